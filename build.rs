@@ -1,0 +1,99 @@
+//! Compiles the protos without protoc, and turns their method options into a
+//! table: an RPC without its options does not build.
+
+use std::{env, error::Error, fmt::Write, fs, path::PathBuf, process::Command};
+
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
+
+const PACKAGE: &str = "riptide.persistence.v1";
+const FILES: [&str; 3] = ["tenant_service", "cache_service", "state_service"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(FILES.map(|file| format!("riptide/persistence/v1/{file}.proto")))?;
+
+    // The descriptors as bytes keep the options; as prost types they would not.
+    let encoded = compiler.encode_file_descriptor_set();
+    fs::write(out.join("descriptors.bin"), &encoded)?;
+    fs::write(
+        out.join("methods.rs"),
+        methods(&DescriptorPool::decode(encoded.as_slice())?)?,
+    )?;
+
+    tonic_prost_build::configure()
+        .emit_rerun_if_changed(false)
+        .bytes(".riptide.persistence.v1.CacheEntry.value")
+        .bytes(".riptide.persistence.v1.SetRequest.value")
+        .bytes(".riptide.persistence.v1.SetEntry.value")
+        .extern_path(".google.rpc.Status", "::tonic_types::Status")
+        .compile_fds(decoded(&compiler.encode_file_descriptor_set())?)?;
+
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rustc-env=RIPTIDE_COMMIT={}", commit());
+    Ok(())
+}
+
+/// The set as the code generator wants it: without the source of imports.
+fn decoded(encoded: &[u8]) -> Result<prost_types::FileDescriptorSet, Box<dyn Error>> {
+    Ok(prost_types::FileDescriptorSet::decode(encoded)?)
+}
+
+/// One `Method` literal an RPC, sorted by path.
+fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
+    let mut rows = Vec::new();
+    for service in pool.services().filter(|s| s.package_name() == PACKAGE) {
+        for method in service.methods() {
+            let permission = match option(&method, "permission")? {
+                Value::String(permission) => permission,
+                other => return Err(format!("{}: permission is {other:?}", method.full_name()).into()),
+            };
+            let audited = option(&method, "audited")?;
+            let audited = audited.as_bool().ok_or("audited is a bool")?;
+            let options = method.method_descriptor_proto().options.clone().unwrap_or_default();
+            if options.idempotency_level.is_none() {
+                return Err(format!("{} has no idempotency_level", method.full_name()).into());
+            }
+            let idempotency = format!("{:?}", options.idempotency_level());
+            rows.push(format!(
+                "Method {{ path: \"/{}/{}\", service: \"{}\", name: \"{}\", permission: {permission:?}, audited: {audited}, idempotency: Idempotency::{idempotency} }},",
+                service.full_name(), method.name(), service.name(), method.name(),
+            ));
+        }
+    }
+    rows.sort();
+    let mut code = String::from("&[\n");
+    for row in rows {
+        writeln!(code, "    {row}")?;
+    }
+    code.push(']');
+    Ok(code)
+}
+
+/// The value of one of our options; an error where the method does not set it.
+fn option(method: &MethodDescriptor, name: &str) -> Result<Value, Box<dyn Error>> {
+    let extension = method
+        .parent_pool()
+        .get_extension_by_name(&format!("{PACKAGE}.{name}"))
+        .ok_or_else(|| format!("options.proto has no {name}"))?;
+    let options: DynamicMessage = method.options();
+    if !options.has_extension(&extension) {
+        return Err(format!("{} has no option {name}", method.full_name()).into());
+    }
+    Ok(options.get_extension(&extension).into_owned())
+}
+
+fn commit() -> String {
+    Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .output()
+        .ok()
+        .filter(|output| output.status.success())
+        .and_then(|output| String::from_utf8(output.stdout).ok())
+        .map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
+}
