@@ -1,9 +1,31 @@
 //! A gRPC control plane that gives every tenant of a platform its own cache,
 //! sessions, limits and bill on one shared Redis.
+//!
+//! The modules in reading order: [`config`] is what an operator sets, [`server`]
+//! puts everything together, [`grpc`] turns calls into domain calls, [`tenant`]
+//! admits them, [`cache`] and [`state`] do the work, [`codec`] shapes what is
+//! stored, and [`store`] keeps it.
+
+pub mod config;
+pub mod telemetry;
+
+pub mod server;
+
+pub mod cli;
+
+pub mod grpc;
+
+pub mod tenant;
+
+pub mod cache;
+pub mod state;
+
+pub mod codec;
+
+pub mod store;
 
 pub mod error;
 pub mod random;
-pub mod store;
 
 /// The messages, servers and clients generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::indexing_slicing, unreachable_pub)]

@@ -1,0 +1,53 @@
+//! gRPC: one layer that every call passes, and handlers that turn messages
+//! into domain calls and back. It holds no rule of the domain.
+
+use std::sync::Arc;
+
+use crate::{error::Error, tenant::Caller};
+
+/// What the layer found out about a call; every request carries one in its
+/// extensions.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Who calls.
+    pub caller: Caller,
+    /// The call's id, taken from `x-request-id` or made.
+    pub request_id: Arc<str>,
+}
+
+/// An RPC, as its proto options describe it.
+#[derive(Debug)]
+pub struct Method {
+    /// `/riptide.persistence.v1.CacheService/Get`.
+    pub path: &'static str,
+    /// `CacheService`.
+    pub service: &'static str,
+    /// `Get`.
+    pub name: &'static str,
+    /// The scope a caller needs, `admin` or `any`.
+    pub permission: &'static str,
+    /// Whether every call is told to the audit log.
+    pub audited: bool,
+    /// Whether it may be repeated.
+    pub idempotency: Idempotency,
+}
+
+/// Whether an RPC may be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idempotency {
+    /// It changes nothing.
+    NoSideEffects,
+    /// Twice is once.
+    Idempotent,
+    /// Only with a request_id.
+    IdempotencyUnknown,
+}
+
+/// All RPCs of `riptide.persistence.v1`, sorted by path; made by build.rs.
+pub static METHODS: &[Method] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
+/// The only way an error becomes a status: code, ErrorInfo, and the details
+/// contract.md names. The cause of an internal error is logged here, once.
+pub fn status(error: &Error, context: &Context) -> tonic::Status {
+    tonic::Status::internal(format!("{error} {}", context.request_id))
+}
