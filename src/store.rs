@@ -41,7 +41,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-
+pub use observed::{Calls, Counters, Elapsed, Observed, deadline, with_deadline};
 
 /// A store as the rest of the service holds it.
 pub type Handle = Arc<dyn Store>;

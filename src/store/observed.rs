@@ -1,1 +1,330 @@
-//! A decorator
+//! A decorator that watches a store: how often each method is called, how long
+//! it took and what came of it, and whether a commit was on its way when its
+//! caller gave up. It does not know what it decorates, nor who reads the figures.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant as Clock,
+};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::{
+    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Page, Position, Query, Read,
+    Reclaim, Reclaimed, Result, Space, Store, Usage,
+};
+
+/// A store that is watched. Several, one per core, may share their [`Counters`].
+#[derive(Clone)]
+pub struct Observed {
+    store: Handle,
+    counters: Arc<Counters>,
+}
+
+impl Observed {
+    /// Watches `store`, counting into `counters`.
+    pub fn new(store: Handle, counters: Arc<Counters>) -> Self {
+        Self { store, counters }
+    }
+}
+
+/// How often a store was called, by method. Grows only.
+#[derive(Debug, Default)]
+pub struct Counters {
+    read: AtomicU64,
+    commit: AtomicU64,
+    list: AtomicU64,
+    usage: AtomicU64,
+    audit: AtomicU64,
+    reclaim: AtomicU64,
+    changes: AtomicU64,
+    ping: AtomicU64,
+    close: AtomicU64,
+}
+
+impl Counters {
+    /// The counts now.
+    pub fn calls(&self) -> Calls {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Calls {
+            read: of(&self.read),
+            commit: of(&self.commit),
+            list: of(&self.list),
+            usage: of(&self.usage),
+            audit: of(&self.audit),
+            reclaim: of(&self.reclaim),
+            changes: of(&self.changes),
+            ping: of(&self.ping),
+            close: of(&self.close),
+        }
+    }
+}
+
+/// Calls of each method of the port, as counted at one time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Calls {
+    pub read: u64,
+    pub commit: u64,
+    pub list: u64,
+    pub usage: u64,
+    pub audit: u64,
+    pub reclaim: u64,
+    pub changes: u64,
+    pub ping: u64,
+    pub close: u64,
+}
+
+impl Calls {
+    /// What came on top of an earlier count.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            read: self.read.saturating_sub(earlier.read),
+            commit: self.commit.saturating_sub(earlier.commit),
+            list: self.list.saturating_sub(earlier.list),
+            usage: self.usage.saturating_sub(earlier.usage),
+            audit: self.audit.saturating_sub(earlier.audit),
+            reclaim: self.reclaim.saturating_sub(earlier.reclaim),
+            changes: self.changes.saturating_sub(earlier.changes),
+            ping: self.ping.saturating_sub(earlier.ping),
+            close: self.close.saturating_sub(earlier.close),
+        }
+    }
+}
+
+/// Counts a call, awaits it, and tells a trace subscriber about it.
+async fn watch<T>(
+    method: &'static str,
+    backend: &'static str,
+    count: &AtomicU64,
+    outcome: impl FnOnce(&T) -> &'static str,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    count.fetch_add(1, Ordering::Relaxed);
+    let began = Clock::now();
+    let result = call.await;
+    if tracing::enabled!(tracing::Level::TRACE) {
+        let outcome = match &result {
+            Ok(value) => outcome(value),
+            Err(error) => fault(error),
+        };
+        let latency_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::trace!(method, backend, outcome, latency_us, "store call");
+    }
+    result
+}
+
+fn fault(error: &Error) -> &'static str {
+    match error {
+        Error::Unavailable(_) => "unavailable",
+        Error::OutcomeUnknown(_) => "outcome_unknown",
+        Error::Full(_) => "full",
+        Error::Unusable(_) => "unusable",
+        Error::Corrupt(_) => "corrupt",
+        Error::Misuse(_) => "misuse",
+    }
+}
+
+fn ok<T>(_: &T) -> &'static str {
+    "ok"
+}
+
+fn verdict(commit: &Commit) -> &'static str {
+    match commit {
+        Commit::Applied(_) => "applied",
+        Commit::Refused(_) => "refused",
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for Observed {
+    async fn read(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
+        watch(
+            "read",
+            self.backend(),
+            &self.counters.read,
+            ok,
+            self.store.read(space, generation, keys),
+        )
+        .await
+    }
+
+    async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {
+        let sent = Sent::now();
+        let call = self.store.commit(space, batch);
+        let result = watch(
+            "commit",
+            self.backend(),
+            &self.counters.commit,
+            verdict,
+            call,
+        )
+        .await;
+        // Where nothing was written, nothing is left open.
+        if !matches!(
+            result,
+            Ok(Commit::Applied(_)) | Err(Error::OutcomeUnknown(_))
+        ) {
+            sent.back();
+        }
+        result
+    }
+
+    async fn list(&self, space: &Space, query: Query) -> Result<Page> {
+        watch(
+            "list",
+            self.backend(),
+            &self.counters.list,
+            ok,
+            self.store.list(space, query),
+        )
+        .await
+    }
+
+    async fn usage(&self, space: &Space) -> Result<Usage> {
+        watch(
+            "usage",
+            self.backend(),
+            &self.counters.usage,
+            ok,
+            self.store.usage(space),
+        )
+        .await
+    }
+
+    async fn audit(&self, space: &Space) -> Result<Audit> {
+        watch(
+            "audit",
+            self.backend(),
+            &self.counters.audit,
+            ok,
+            self.store.audit(space),
+        )
+        .await
+    }
+
+    async fn reclaim(
+        &self,
+        space: &Space,
+        what: Reclaim,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Reclaimed> {
+        let call = self.store.reclaim(space, what, after, limit);
+        watch("reclaim", self.backend(), &self.counters.reclaim, ok, call).await
+    }
+
+    async fn changes(&self, position: Option<Position>) -> Result<Changes> {
+        watch(
+            "changes",
+            self.backend(),
+            &self.counters.changes,
+            ok,
+            self.store.changes(position),
+        )
+        .await
+    }
+
+    async fn ping(&self) -> Result<Health> {
+        watch(
+            "ping",
+            self.backend(),
+            &self.counters.ping,
+            ok,
+            self.store.ping(),
+        )
+        .await
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.store.now_ms()
+    }
+
+    fn backend(&self) -> &'static str {
+        self.store.backend()
+    }
+
+    async fn close(&self) -> Result<()> {
+        watch(
+            "close",
+            self.backend(),
+            &self.counters.close,
+            ok,
+            self.store.close(),
+        )
+        .await
+    }
+}
+
+tokio::task_local! {
+    static CALL: Call;
+}
+
+/// What a call may take, and the commits it sent that may have written.
+#[derive(Clone)]
+struct Call {
+    deadline: Instant,
+    sent: Arc<AtomicUsize>,
+}
+
+/// A commit that was sent under a deadline.
+struct Sent(Option<Call>);
+
+impl Sent {
+    fn now() -> Self {
+        let call = CALL.try_with(Clone::clone).ok();
+        if let Some(call) = &call {
+            call.sent.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(call)
+    }
+
+    /// It came back, and wrote nothing.
+    fn back(self) {
+        if let Some(call) = self.0 {
+            call.sent.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The deadline was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elapsed {
+    /// Whether a commit was on its way or done by then, so that something may
+    /// have been written.
+    pub commit_in_flight: bool,
+}
+
+/// Awaits `future` until `deadline`, and no longer; knows of the commits that
+/// went through an [`Observed`] in the same task.
+pub async fn with_deadline<F: Future>(
+    deadline: Instant,
+    future: F,
+) -> std::result::Result<F::Output, Elapsed> {
+    if deadline <= Instant::now() {
+        return Err(Elapsed {
+            commit_in_flight: false,
+        });
+    }
+    let sent = Arc::new(AtomicUsize::new(0));
+    let call = Call {
+        deadline,
+        sent: sent.clone(),
+    };
+    tokio::time::timeout_at(deadline, CALL.scope(call, future))
+        .await
+        .map_err(|_| Elapsed {
+            commit_in_flight: sent.load(Ordering::Relaxed) > 0,
+        })
+}
+
+/// The deadline of the call that runs in this task, where there is one.
+pub fn deadline() -> Option<Instant> {
+    CALL.try_with(|call| call.deadline).ok()
+}
