@@ -1,0 +1,455 @@
+//! Real redis-server processes on loopback: one server, a Cluster, a Sentinel
+//! group. It does not know what they are used for, and nothing of our service.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// How a server is started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    arguments: Vec<String>,
+    password: Option<String>,
+}
+
+impl Options {
+    /// Nothing is written to disk, there is no password, and DEBUG is allowed.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Every write is in the append-only file before it is acknowledged.
+    pub fn aof(self) -> Self {
+        self.with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    /// Clients must give this password.
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.into());
+        self.with(&["--requirepass", password])
+    }
+
+    /// More arguments of redis-server.
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments
+            .extend(arguments.iter().map(|&argument| argument.into()));
+        self
+    }
+
+    /// Starts the server and waits until it answers.
+    pub fn start(self) -> Redis {
+        let folder = tempfile::Builder::new().prefix("redis-").tempdir().unwrap();
+        for _ in 0..20 {
+            let port = free_port();
+            let mut child = spawn(folder.path(), port, &self.arguments, &[]);
+            if answers(&mut child, port) {
+                return Redis {
+                    child,
+                    port,
+                    folder,
+                    options: self,
+                };
+            }
+        }
+        let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+        panic!("redis-server did not start on any of 20 ports; it said:\n{log}");
+    }
+}
+
+/// A redis-server process; killed when dropped.
+pub struct Redis {
+    child: Child,
+    port: u16,
+    folder: TempDir,
+    options: Options,
+}
+
+impl Redis {
+    /// A server without persistence and without a password.
+    pub fn start() -> Self {
+        Options::new().start()
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL, with the password if it has one.
+    pub fn url(&self) -> String {
+        match &self.options.password {
+            None => format!("redis://127.0.0.1:{}", self.port),
+            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
+        }
+    }
+
+    /// Its unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    /// What redis-cli prints for a command.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        cli(self.port, self.options.password.as_deref(), arguments)
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Stops it where it is (SIGSTOP): connections stay, nothing is answered.
+    pub fn freeze(&self) {
+        signal(&self.child, "STOP");
+    }
+
+    /// Lets a frozen server go on.
+    pub fn thaw(&self) {
+        signal(&self.child, "CONT");
+    }
+
+    /// Kills it if it runs, and starts it on the same port and folder.
+    pub fn restart(&mut self) {
+        self.kill();
+        for _ in 0..50 {
+            self.child = spawn(self.folder.path(), self.port, &self.options.arguments, &[]);
+            if answers(&mut self.child, self.port) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        panic!(
+            "redis-server did not come back on port {}; it said:\n{log}",
+            self.port
+        );
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Three primaries that share the slots.
+pub struct Cluster {
+    /// The nodes, in the order of their slots.
+    pub nodes: Vec<Redis>,
+}
+
+impl Cluster {
+    /// Starts them and waits until each sees the cluster whole.
+    pub fn start() -> Self {
+        let nodes: Vec<Redis> = (0..3).map(|_| cluster_node()).collect();
+        for (node, slots) in
+            nodes
+                .iter()
+                .zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")])
+        {
+            assert_eq!(
+                node.cli(&["cluster", "addslotsrange", slots.0, slots.1]),
+                "OK"
+            );
+        }
+        let first = &nodes[0];
+        for (epoch, node) in nodes.iter().enumerate() {
+            node.cli(&["cluster", "set-config-epoch", &(epoch + 1).to_string()]);
+        }
+        for node in &nodes[1..] {
+            let bus = node.cli(&["config", "get", "cluster-port"]);
+            let bus = bus.lines().last().unwrap();
+            assert_eq!(
+                first.cli(&["cluster", "meet", "127.0.0.1", &node.port.to_string(), bus]),
+                "OK"
+            );
+        }
+        for node in &nodes {
+            eventually("the cluster is whole", || {
+                let info = node.cli(&["cluster", "info"]);
+                info.contains("cluster_state:ok")
+                    && info.contains("cluster_known_nodes:3")
+                    && info.contains("cluster_slots_ok:16384")
+            });
+        }
+        Self { nodes }
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        let others: Vec<String> = self.nodes[1..]
+            .iter()
+            .map(|node| format!("node=127.0.0.1:{}", node.port))
+            .collect();
+        format!(
+            "redis-cluster://127.0.0.1:{}?{}",
+            self.nodes[0].port,
+            others.join("&")
+        )
+    }
+}
+
+fn cluster_node() -> Redis {
+    let bus = free_port().to_string();
+    Options::new()
+        .with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1000",
+            "--cluster-port",
+            &bus,
+        ])
+        .with(&["--cluster-announce-ip", "127.0.0.1"])
+        .start()
+}
+
+/// A primary, a replica, and three Sentinels that watch them under the name
+/// `main`.
+pub struct Sentinels {
+    /// The server that is primary at the start.
+    pub primary: Redis,
+    /// The server that follows it.
+    pub replica: Redis,
+    sentinels: Vec<(Child, u16)>,
+    _folder: TempDir,
+}
+
+impl Sentinels {
+    /// Starts them and waits until each Sentinel knows the others and the replica.
+    pub fn start() -> Self {
+        let primary = Redis::start();
+        let replica = Options::new()
+            .with(&["--replicaof", "127.0.0.1", &primary.port.to_string()])
+            .start();
+        let folder = tempfile::Builder::new()
+            .prefix("sentinels-")
+            .tempdir()
+            .unwrap();
+        let mut group = Self {
+            primary,
+            replica,
+            sentinels: Vec::new(),
+            _folder: folder,
+        };
+        for number in 0..3 {
+            let folder = group._folder.path().join(number.to_string());
+            fs::create_dir(&folder).unwrap();
+            let file = folder.join("sentinel.conf");
+            let watched = group.primary.port;
+            fs::write(
+                &file,
+                format!(
+                    "sentinel monitor main 127.0.0.1 {watched} 2\nsentinel down-after-milliseconds main 500\n\
+                     sentinel failover-timeout main 3000\n"
+                ),
+            )
+            .unwrap();
+            let port = free_port();
+            let mut child = spawn(
+                &folder,
+                port,
+                &["--sentinel".into()],
+                &[file.to_str().unwrap()],
+            );
+            let up = answers(&mut child, port);
+            group.sentinels.push((child, port));
+            assert!(
+                up,
+                "a Sentinel did not start: {}",
+                fs::read_to_string(folder.join("log")).unwrap_or_default()
+            );
+        }
+        for (_, port) in &group.sentinels {
+            eventually("the Sentinels know each other", || {
+                let info = cli(*port, None, &["info", "sentinel"]);
+                info.contains("slaves=1") && info.contains("sentinels=3")
+            });
+        }
+        group
+    }
+
+    /// Their URL.
+    pub fn url(&self) -> String {
+        let others: Vec<String> = self.sentinels[1..]
+            .iter()
+            .map(|(_, port)| format!("node=127.0.0.1:{port}"))
+            .collect();
+        format!(
+            "redis-sentinel://127.0.0.1:{}?sentinelServiceName=main&{}",
+            self.sentinels[0].1,
+            others.join("&")
+        )
+    }
+}
+
+impl Drop for Sentinels {
+    fn drop(&mut self) {
+        for (child, _) in &mut self.sentinels {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A port of 127.0.0.1 that nobody uses now. It lies below those the kernel gives
+/// to outgoing connections, so that a server finds it free again at a restart.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = (std::process::id().wrapping_mul(7919) % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let port = FIRST + (NEXT.fetch_add(1, Ordering::Relaxed) % COUNT + own) % COUNT;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!(
+        "no free port on 127.0.0.1 from {FIRST} to {}",
+        FIRST + COUNT
+    );
+}
+
+fn spawn(folder: &Path, port: u16, arguments: &[String], first: &[&str]) -> Child {
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .unwrap();
+    let mut command = Command::new("redis-server");
+    command
+        .args(first)
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--daemonize",
+            "no",
+            "--loglevel",
+            "notice",
+        ])
+        .args(["--dir", folder.to_str().unwrap()])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    if first.is_empty() {
+        command
+            .args([
+                "--save",
+                "",
+                "--enable-debug-command",
+                "local",
+                "--unixsocket",
+                "socket",
+            ])
+            .args(["--repl-diskless-sync-delay", "0"]);
+    }
+    match command.args(arguments).spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            panic!(
+                "these tests need redis-server 7.0 or newer ({error}); install it: apt-get install redis-server"
+            )
+        }
+    }
+}
+
+/// Whether the server comes to answer on its port; not if it ends before.
+fn answers(child: &mut Child, port: u16) -> bool {
+    let until = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < until {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        if let Some(answer) = ping(port)
+            && (answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
+        {
+            return child.try_wait().unwrap().is_none();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    false
+}
+
+fn ping(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+    stream.write_all(b"PING\r\n").ok()?;
+    let mut answer = [0; 64];
+    let length = stream.read(&mut answer).ok()?;
+    Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+fn cli(port: u16, password: Option<&str>, arguments: &[&str]) -> String {
+    let mut command = Command::new("redis-cli");
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+    if let Some(password) = password {
+        command.args(["--no-auth-warning", "-a", password]);
+    }
+    let output = command.args(arguments).output().unwrap_or_else(|error| {
+        panic!("these tests need redis-cli ({error}); install it: apt-get install redis-server")
+    });
+    String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned()
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill")
+        .args(["-s", name, &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success(), "kill -s {name} {}", child.id());
+}
+
+/// Waits until something holds, for processes that settle by themselves.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < until, "it never came to be that {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_server_keeps_its_port_and_its_data_across_a_kill() {
+    let mut redis = Options::new().aof().password("secret").start();
+    assert_eq!(redis.cli(&["set", "a", "1"]), "OK");
+    redis.freeze();
+    redis.thaw();
+    redis.kill();
+    redis.restart();
+    assert_eq!(redis.cli(&["get", "a"]), "1");
+    assert!(redis.url().contains("secret") && redis.socket().exists());
+}
+
+#[test]
+fn a_cluster_and_sentinels_come_up() {
+    let cluster = Cluster::start();
+    assert!(
+        cluster.nodes[2]
+            .cli(&["cluster", "nodes"])
+            .contains("10923-16383")
+    );
+    let group = Sentinels::start();
+    assert!(
+        group
+            .replica
+            .cli(&["info", "replication"])
+            .contains("role:slave")
+    );
+}
