@@ -18,6 +18,8 @@
 //!   and only [`Error::OutcomeUnknown`] leaves open whether the commit happened.
 //! - Versions grow with each write in a space, across deletes, flushes and
 //!   restarts, and are never zero.
+//! - [`Write::floor`] hides old records from a write: it is decided, in the same
+//!   step, as if a record at or below that version were absent.
 //! - Metered records (entries, tenants) are counted exactly: each counts
 //!   [`charge`] bytes and one entry from the commit that wrote it until the
 //!   commit that removed it, or until its expiry, rounded up to the end of its
@@ -323,28 +325,44 @@ pub struct Write {
     pub check: Check,
     /// What happens to it.
     pub action: Action,
+    /// A record whose version is at most this is hidden from the write: its check,
+    /// its touch and its outcome take it as absent. A put still replaces it and a
+    /// delete still removes it, uncounted as ever. 0 hides nothing.
+    pub floor: u64,
 }
 
 impl Write {
     /// Puts a record that never expires, whatever was there.
     pub fn put(key: Key, value: impl Into<Bytes>) -> Self {
-        Self { key, check: Check::Any, action: Action::Put { value: value.into(), expiry: Expiry::Never } }
+        Self::new(key, Check::Any, Action::Put { value: value.into(), expiry: Expiry::Never })
     }
 
     /// Removes a record, if it is there.
     pub fn delete(key: Key) -> Self {
-        Self { key, check: Check::Any, action: Action::Delete }
+        Self::new(key, Check::Any, Action::Delete)
     }
 
     /// Only checks.
     pub fn check(key: Key, check: Check) -> Self {
-        Self { key, check, action: Action::Nothing }
+        Self::new(key, check, Action::Nothing)
+    }
+
+    /// A write that hides nothing.
+    pub fn new(key: Key, check: Check, action: Action) -> Self {
+        Self { key, check, action, floor: 0 }
     }
 
     /// The same write under a condition.
     #[must_use]
     pub fn when(mut self, check: Check) -> Self {
         self.check = check;
+        self
+    }
+
+    /// The same write with the records up to this version hidden from it.
+    #[must_use]
+    pub fn above(mut self, floor: u64) -> Self {
+        self.floor = floor;
         self
     }
 
