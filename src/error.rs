@@ -39,6 +39,13 @@ pub enum Error {
         limit: usize,
     },
 
+    /// The request message is over the limit; it was not read.
+    #[error("the request message is larger than {limit} bytes")]
+    MessageTooLarge {
+        /// The limit.
+        limit: u64,
+    },
+
     /// No credential was given.
     #[error("no API key: send `authorization: Bearer <key>`")]
     KeyMissing,
@@ -143,6 +150,9 @@ pub enum Error {
     #[error("the stored entry is damaged: {0}")]
     EntryCorrupt(String),
 
+    /// There is no such RPC, or not in the way it was called.
+    #[error("{0}")]
+    Unimplemented(String),
     /// A fault of this service; the text is for the log.
     #[error("internal error")]
     Internal(String),

@@ -1,9 +1,13 @@
 //! gRPC: one layer that every call passes, and handlers that turn messages
 //! into domain calls and back. It holds no rule of the domain.
 
+pub mod status;
+
 use std::sync::Arc;
 
-use crate::{error::Error, tenant::Caller};
+use crate::tenant::Caller;
+
+pub use status::status;
 
 /// What the layer found out about a call; every request carries one in its
 /// extensions.
@@ -45,9 +49,3 @@ pub enum Idempotency {
 
 /// All RPCs of `riptide.persistence.v1`, sorted by path; made by build.rs.
 pub static METHODS: &[Method] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));
-
-/// The only way an error becomes a status: code, ErrorInfo, and the details
-/// contract.md names. The cause of an internal error is logged here, once.
-pub fn status(error: &Error, context: &Context) -> tonic::Status {
-    tonic::Status::internal(format!("{error} {}", context.request_id))
-}
