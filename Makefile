@@ -1,0 +1,42 @@
+# The commands of this repository; `make` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench tools
+
+# The last commit of main that is not the one being checked.
+base = $(shell for branch in origin/main main; do \
+	commit=$$(git rev-parse -q --verify "$$branch^{commit}" 2>/dev/null) || continue; \
+	[ "$$commit" = "$$(git rev-parse HEAD)" ] && commit=$$(git rev-parse -q --verify HEAD~1); \
+	echo "$$commit"; break; done)
+buf = $(CURDIR)/target/python/bin/buf
+
+help: ## List these commands.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Build and start the server with the embedded store in ./data.
+	cargo run -- serve
+
+test: tools ## Run every test; installs what they need first.
+	cargo test
+
+lint: ## Check form: rustfmt, clippy, rustdoc, and buf for the protos.
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	@if tests/tools buf; then $(MAKE) --no-print-directory lint-protos; else \
+		echo "WARNING: buf cannot be had, so the protos were NOT linted and NOT checked for breaking changes" >&2; fi
+
+.PHONY: lint-protos
+lint-protos:
+	cd proto && $(buf) lint
+	@if [ -n "$(base)" ] && git cat-file -e $(base):proto/buf.yaml 2>/dev/null; then \
+		rm -rf target/base && mkdir -p target/base && git archive $(base) proto | tar -x -C target/base && \
+		echo "cd proto && buf breaking --against $(base)" && cd proto && $(buf) breaking --against $(CURDIR)/target/base/proto; \
+	else echo "no commit of main to compare the protos with: breaking changes were not looked for" >&2; fi
+
+bench: ## Measure the release build against no-op twins (about 4 minutes).
+	@tests/tools redis
+	cargo bench --bench rpc
+
+tools:
+	@tests/tools redis python
