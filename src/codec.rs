@@ -1,1 +1,8 @@
-//! Not written yet.
+//! The shape of a stored cache entry: a frame around the value, compressed
+//! where that pays. It does not know where frames are kept, nor the version and
+//! expiry that the store keeps beside each of them.
+
+mod compress;
+pub mod frame;
+
+pub use frame::{Entry, Frame, HEAD_BYTES, Head};
