@@ -1,12 +1,58 @@
-//! What an operator sets. Each section is a plain struct; where a value came
-//! from is [`load`]'s business, and no section knows who reads it.
+//! What an operator sets. Each section is a plain struct, and `default.yaml`
+//! holds the defaults; where a value came from is [`load`]'s business, and no
+//! section knows who reads it.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+
+mod load;
+mod problem;
+mod schema;
+mod source;
+mod unit;
+mod validate;
+
+pub use load::{Loaded, Setting, load};
+pub use problem::{Origin, Problem, Problems};
+pub use schema::DEFAULTS;
+pub use source::{Flag, Sources};
+pub use unit::read_duration;
+
+/// The name of the file in `store.path` that holds the admin key that was made
+/// at first start.
+pub const ADMIN_KEY_FILE: &str = "admin.key";
+
+impl Config {
+    /// The defaults as they are shipped.
+    pub fn defaults() -> Self {
+        let sources = Sources {
+            file: None,
+            env: BTreeMap::new(),
+            flags: Vec::new(),
+            read: &|_| Err(std::io::ErrorKind::NotFound.into()),
+        };
+        #[allow(clippy::expect_used)] // default.yaml is part of the binary, and a test loads it
+        load(&sources).expect("default.yaml is valid").config
+    }
+}
+
+impl Store {
+    /// Where the admin key is kept that was made at first start.
+    pub fn admin_key_file(&self) -> PathBuf {
+        Path::new(&self.path).join(ADMIN_KEY_FILE)
+    }
+}
 
 /// The whole configuration, valid.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// The listeners and their limits.
     pub server: Server,
@@ -27,31 +73,42 @@ pub struct Config {
 }
 
 /// The listeners and their limits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Server {
     /// Where gRPC is served.
+    #[serde(deserialize_with = "unit::address")]
     pub listen: SocketAddr,
     /// Where probes are served over HTTP/1.
+    #[serde(deserialize_with = "unit::address")]
     pub admin_listen: SocketAddr,
     /// How cores are used.
     pub runtime: Runtime,
     /// Threads that serve calls; 0 means one per core.
+    #[serde(deserialize_with = "unit::number")]
     pub threads: usize,
     /// Whether reflection is served; by default only on loopback.
     pub reflection: Reflection,
     /// Connections, over all cores.
+    #[serde(deserialize_with = "unit::number")]
     pub max_connections: usize,
     /// Concurrent calls on one connection.
+    #[serde(deserialize_with = "unit::number")]
     pub max_streams_per_connection: u32,
     /// Calls in flight, over all connections; beyond it calls are shed.
+    #[serde(deserialize_with = "unit::number")]
     pub max_in_flight: usize,
     /// Bytes of a request message.
+    #[serde(deserialize_with = "unit::size")]
     pub max_message_bytes: usize,
     /// The deadline of a call that brings none, and the longest one honoured.
+    #[serde(deserialize_with = "unit::duration")]
     pub max_deadline: Duration,
     /// How long a new connection may take to begin HTTP/2.
+    #[serde(deserialize_with = "unit::duration")]
     pub handshake_timeout: Duration,
     /// Listen beyond loopback although nothing is encrypted.
+    #[serde(deserialize_with = "unit::switch")]
     pub allow_plaintext_beyond_loopback: bool,
 }
 
@@ -62,6 +119,18 @@ pub enum Runtime {
     PerCore,
     /// One runtime over all cores.
     MultiThread,
+}
+
+impl<'de> Deserialize<'de> for Runtime {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        unit::choose(
+            value,
+            &[
+                ("per-core", Self::PerCore),
+                ("multi-thread", Self::MultiThread),
+            ],
+        )
+    }
 }
 
 /// Whether reflection is served.
@@ -75,27 +144,43 @@ pub enum Reflection {
     Off,
 }
 
+impl<'de> Deserialize<'de> for Reflection {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        unit::choose(
+            value,
+            &[("auto", Self::Auto), ("on", Self::On), ("off", Self::Off)],
+        )
+    }
+}
+
 /// How the server goes away.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Drain {
     /// How long it says NOT_SERVING before it stops taking calls.
+    #[serde(deserialize_with = "unit::duration")]
     pub delay: Duration,
     /// How long calls may take to finish then.
+    #[serde(deserialize_with = "unit::duration")]
     pub timeout: Duration,
 }
 
 /// Which store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Store {
     /// The backend.
     pub backend: Backend,
     /// Where the embedded store keeps its file, and the server its admin key.
+    #[serde(deserialize_with = "unit::path")]
     pub path: PathBuf,
     /// Keep everything in memory (`serve --ephemeral`).
+    #[serde(deserialize_with = "unit::switch")]
     pub ephemeral: bool,
 }
 
-/// The kinds of store.
+/// The kinds of store. `auto` in the settings is one of them by the time it is
+/// read here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// A file, or memory, of this process.
@@ -104,99 +189,144 @@ pub enum Backend {
     Redis,
 }
 
+impl<'de> Deserialize<'de> for Backend {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let names = [
+            ("auto", None),
+            ("embedded", Some(Self::Embedded)),
+            ("redis", Some(Self::Redis)),
+        ];
+        let chosen = unit::choose(value, &names)?;
+        chosen.ok_or_else(|| serde::de::Error::custom("auto is resolved before it is read"))
+    }
+}
+
 /// The connection to Redis.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Redis {
     /// Its URL; may hold a password.
+    #[serde(deserialize_with = "unit::secret")]
     pub url: Option<SecretString>,
     /// Connections per core.
+    #[serde(deserialize_with = "unit::number")]
     pub pool_size: usize,
     /// How long a command may take.
+    #[serde(deserialize_with = "unit::duration")]
     pub command_timeout: Duration,
     /// How long a connection may take.
+    #[serde(deserialize_with = "unit::duration")]
     pub connect_timeout: Duration,
 }
 
 /// Credentials.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Auth {
     /// The admin key; made at first start where none is given.
+    #[serde(deserialize_with = "unit::secret")]
     pub admin_key: Option<SecretString>,
     /// How long an API key that was looked up is remembered.
+    #[serde(deserialize_with = "unit::duration")]
     pub key_cache_ttl: Duration,
 }
 
 /// Tenants and their plans.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tenant {
     /// The plan of a tenant that names none.
+    #[serde(deserialize_with = "unit::text")]
     pub default_plan: String,
     /// Tenants the service holds, deleted ones included; -1 means unlimited.
+    #[serde(deserialize_with = "unit::limit")]
     pub max_tenants: i64,
     /// How long a deleted tenant can be undeleted.
+    #[serde(deserialize_with = "unit::duration")]
     pub delete_grace: Duration,
     /// The plans by name.
     pub plans: BTreeMap<String, Plan>,
 }
 
 /// A plan.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The limits of a tenant on it.
     pub quotas: Quotas,
     /// How long entries live that are set without a time; `None` means for ever.
+    #[serde(deserialize_with = "unit::optional_duration")]
     pub default_ttl: Option<Duration>,
 }
 
 /// A plan's limits; -1 means unlimited.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Quotas {
     /// Bytes of cache entries.
+    #[serde(deserialize_with = "unit::size_limit")]
     pub memory_bytes: i64,
     /// Cache entries.
+    #[serde(deserialize_with = "unit::limit")]
     pub cache_entries: i64,
     /// Bytes of sessions.
+    #[serde(deserialize_with = "unit::size_limit")]
     pub storage_bytes: i64,
     /// Calls in any minute.
+    #[serde(deserialize_with = "unit::limit")]
     pub operations_per_minute: i64,
     /// Bytes in and out in a billing period.
+    #[serde(deserialize_with = "unit::size_limit")]
     pub data_transfer_bytes: i64,
     /// Sessions alive.
+    #[serde(deserialize_with = "unit::limit")]
     pub active_sessions: i64,
 }
 
 /// Cache entries.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cache {
     /// Bytes of a value.
+    #[serde(deserialize_with = "unit::size")]
     pub max_value_bytes: usize,
     /// The longest time to live.
+    #[serde(deserialize_with = "unit::duration")]
     pub max_ttl: Duration,
     /// Items of a batch.
+    #[serde(deserialize_with = "unit::number")]
     pub max_batch_items: usize,
     /// Tags of an entry.
+    #[serde(deserialize_with = "unit::number")]
     pub max_tags: usize,
     /// Bytes of a tag.
+    #[serde(deserialize_with = "unit::number")]
     pub max_tag_bytes: usize,
     /// Compression of values.
     pub compression: Compression,
 }
 
 /// Compression of values.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Compression {
     /// Whether values are compressed.
+    #[serde(deserialize_with = "unit::switch")]
     pub enabled: bool,
     /// Only values of at least so many bytes.
+    #[serde(deserialize_with = "unit::size")]
     pub min_bytes: usize,
     /// Only where it saves so many per cent.
+    #[serde(deserialize_with = "unit::number")]
     pub min_saving_percent: u8,
 }
 
 /// Logging.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Log {
     /// What is logged, as `tracing_subscriber::EnvFilter` reads it.
+    #[serde(deserialize_with = "unit::text")]
     pub filter: String,
     /// How it is written.
     pub format: LogFormat,
@@ -211,4 +341,17 @@ pub enum LogFormat {
     Text,
     /// JSON.
     Json,
+}
+
+impl<'de> Deserialize<'de> for LogFormat {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        unit::choose(
+            value,
+            &[
+                ("auto", Self::Auto),
+                ("text", Self::Text),
+                ("json", Self::Json),
+            ],
+        )
+    }
 }

@@ -1,7 +1,14 @@
 //! One test binary for everything that runs across modules or against real
 //! processes. It does not know how a case is done; each module has its own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
 #![allow(unreachable_pub, dead_code)]
 
+mod config;
 mod redis;

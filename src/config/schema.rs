@@ -1,0 +1,247 @@
+//! Which settings there are: those of `default.yaml`. It does not know their
+//! types, nor where else settings come from.
+
+use std::collections::BTreeSet;
+
+use ::config::{Map, Value, ValueKind};
+
+use super::{
+    Origin, Problems,
+    source::{self, Given, Layer},
+};
+
+/// The defaults, with what they mean.
+pub const DEFAULTS: &str = include_str!("default.yaml");
+
+const ROOT: &str = "persistence";
+const PLANS: &str = "tenant.plans";
+/// The plan whose keys every plan has.
+const MODEL: &str = "free";
+/// Settings that are never shown.
+const SECRETS: [&str; 2] = ["auth.admin_key", "redis.url"];
+
+/// The settings there are, with their defaults.
+pub(super) struct Schema {
+    defaults: Layer,
+}
+
+impl Schema {
+    pub(super) fn shipped() -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let table = source::parse(DEFAULTS).unwrap_or_else(|error| {
+            problems.add("", &Origin::Default, error.to_string());
+            Map::new()
+        });
+        let mut defaults = Layer::new();
+        for (root, value) in table {
+            if let (ROOT, ValueKind::Table(sections)) = (root.as_str(), value.kind) {
+                gather(String::new(), sections, &mut defaults);
+            }
+        }
+        if problems.is_empty() {
+            Ok(Self { defaults })
+        } else {
+            Err(problems)
+        }
+    }
+
+    pub(super) fn defaults(&self) -> &Layer {
+        &self.defaults
+    }
+
+    /// The defaults of a setting or a section; of a plan that does not ship, the
+    /// model's.
+    pub(super) fn defaults_at(&self, path: &str) -> Layer {
+        let model = if self.defaults.contains_key(path) {
+            path.to_owned()
+        } else {
+            model(path)
+        };
+        let at = |(key, given): (&String, &Given)| {
+            let rest = key.strip_prefix(&model)?;
+            let here = rest.is_empty() || rest.starts_with('.');
+            here.then(|| (format!("{path}{rest}"), given.clone()))
+        };
+        self.defaults.iter().filter_map(at).collect()
+    }
+
+    pub(super) fn leaf(&self, path: &str) -> bool {
+        self.defaults.contains_key(&model(path)) && plan(path).is_none_or(plan_name)
+    }
+
+    pub(super) fn secret(&self, path: &str) -> bool {
+        SECRETS.contains(&path)
+    }
+
+    fn section(&self, path: &str) -> bool {
+        let section = format!("{}.", model(path));
+        self.defaults.keys().any(|key| key.starts_with(&section))
+            && plan(path).is_none_or(plan_name)
+    }
+
+    /// The keys of a section.
+    fn keys(&self, section: &str) -> BTreeSet<&str> {
+        let section = if section.is_empty() {
+            String::new()
+        } else {
+            format!("{}.", model(section))
+        };
+        let keys = self
+            .defaults
+            .keys()
+            .filter_map(|key| key.strip_prefix(&section));
+        keys.filter_map(|rest| rest.split('.').next()).collect()
+    }
+
+    /// What is wrong with a path that is no setting, and what is allowed; with a
+    /// prefix for those who think in variables.
+    pub(super) fn unknown(&self, path: &str, prefix: Option<&str>) -> String {
+        let flat = path.replace('.', "_");
+        if let Some(meant) = self
+            .defaults
+            .keys()
+            .find(|key| key.replace('.', "_") == flat)
+        {
+            return match prefix {
+                Some(prefix) => {
+                    let name = meant.replace('.', "__").to_ascii_uppercase();
+                    format!("is not a setting; did you mean {prefix}{name}?")
+                }
+                None => format!("is not a setting; did you mean {meant}?"),
+            };
+        }
+        if plan(path).is_some_and(|name| !plan_name(name)) {
+            return "is not a plan's name: ^[a-z][a-z0-9-]{0,62}$ is allowed".to_owned();
+        }
+        let mut section = path;
+        while let Some((parent, _)) = section.rsplit_once('.') {
+            section = parent;
+            if self.section(section) {
+                let keys: Vec<_> = self.keys(section).into_iter().collect();
+                return format!("is not a setting; {section} has: {}", keys.join(", "));
+            }
+        }
+        let sections: Vec<_> = self.keys("").into_iter().collect();
+        format!(
+            "is not a setting; the sections are: {}",
+            sections.join(", ")
+        )
+    }
+
+    /// The settings of a file; keys that are none become problems.
+    pub(super) fn flatten(
+        &self,
+        table: Map<String, Value>,
+        origin: &Origin,
+        problems: &mut Problems,
+    ) -> Layer {
+        let mut layer = Layer::new();
+        for (key, value) in table {
+            if key == ROOT {
+                self.flatten_into(&mut layer, "", value.kind, origin, problems);
+            } else {
+                let problem = format!("is not allowed here; all settings are under `{ROOT}:`");
+                problems.add(&key, origin, problem);
+            }
+        }
+        layer
+    }
+
+    fn flatten_into(
+        &self,
+        layer: &mut Layer,
+        section: &str,
+        value: ValueKind,
+        origin: &Origin,
+        problems: &mut Problems,
+    ) {
+        let table = match value {
+            ValueKind::Table(table) => table,
+            // A section whose lines are all comments.
+            ValueKind::Nil => return,
+            _ => {
+                let keys: Vec<_> = self.keys(section).into_iter().collect();
+                let path = if section.is_empty() { ROOT } else { section };
+                problems.add(
+                    path,
+                    origin,
+                    format!("is a section, with: {}", keys.join(", ")),
+                );
+                return;
+            }
+        };
+        for (key, value) in table {
+            let path = if section.is_empty() {
+                key
+            } else {
+                format!("{section}.{key}")
+            };
+            if self.leaf(&path) {
+                if matches!(value.kind, ValueKind::Table(_) | ValueKind::Array(_)) {
+                    problems.add(&path, origin, "takes one value, not a section or a list");
+                } else {
+                    layer.insert(
+                        path,
+                        Given {
+                            value: value.kind,
+                            origin: origin.clone(),
+                        },
+                    );
+                }
+            } else if self.section(&path) {
+                self.flatten_into(layer, &path, value.kind, origin, problems);
+            } else {
+                problems.add(&path, origin, self.unknown(&path, None));
+            }
+        }
+    }
+}
+
+fn gather(section: String, table: Map<String, Value>, layer: &mut Layer) {
+    for (key, value) in table {
+        let path = if section.is_empty() {
+            key
+        } else {
+            format!("{section}.{key}")
+        };
+        match value.kind {
+            ValueKind::Table(table) => gather(path, table, layer),
+            value => {
+                layer.insert(
+                    path,
+                    Given {
+                        value,
+                        origin: Origin::Default,
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// The plan a path is of.
+fn plan(path: &str) -> Option<&str> {
+    path.strip_prefix(PLANS)?
+        .strip_prefix('.')?
+        .split('.')
+        .next()
+}
+
+fn plan_name(name: &str) -> bool {
+    name.len() <= 63
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// The same path in the plan every plan is like.
+fn model(path: &str) -> String {
+    match plan(path) {
+        Some(name) => {
+            let rest = path.get(PLANS.len() + 1 + name.len()..).unwrap_or_default();
+            format!("{PLANS}.{MODEL}{rest}")
+        }
+        None => path.to_owned(),
+    }
+}
