@@ -1,102 +1,96 @@
 //! Tenants: who calls, whether they may, and what they hold. It does not know
 //! how calls arrive or what entries look like.
 
-use std::sync::Arc;
+mod admission;
+pub mod api_key;
+mod caller;
+mod directory;
+pub mod id;
+mod key_use;
+pub mod page;
+mod pepper;
+pub mod plan;
+pub mod reclaim;
+pub mod record;
+mod tenancy;
+
+use std::{fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+use secrecy::SecretString;
+
+pub use caller::{Caller, Grant, Permission, Scope, Scopes};
+pub use directory::{Directory, FRESH};
+pub use pepper::Pepper;
+pub use plan::Quotas;
+pub use tenancy::{Access, Tenancy};
 
 use crate::{
+    config,
     error::{Error, Result},
-    store::{Incarnation, Limits, Space},
+    store::{Applied, Commit, Handle, Refusal},
 };
 
-/// Who calls, authenticated.
-#[derive(Clone, Debug)]
-pub enum Caller {
-    /// The admin key.
-    Admin,
-    /// A tenant's API key.
-    Key(Arc<Grant>),
+/// The tenants of a store, and the admission of their callers. Cheap to clone:
+/// each core has one, with a store of its own and a directory shared by all.
+#[derive(Clone)]
+pub struct Tenants {
+    store: Handle,
+    directory: Arc<Directory>,
+    settings: Arc<ArcSwap<config::Tenant>>,
+    admin_key: Arc<SecretString>,
 }
 
-/// What an API key grants.
-#[derive(Debug)]
-pub struct Grant {
-    /// The key's public half.
-    pub key_id: String,
-    /// The tenant it belongs to.
-    pub tenant_id: String,
-    /// The life of the tenant it belongs to.
-    pub incarnation: Incarnation,
-    /// What it may do.
-    pub scopes: Scopes,
-    /// The namespaces it is confined to; empty means all.
-    pub namespaces: Vec<String>,
-    /// The key prefixes it is confined to; empty means all.
-    pub key_prefixes: Vec<String>,
-}
-
-/// A set of scopes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scopes(u8);
-
-/// What an RPC needs of its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Permission {
-    /// Any valid key.
-    Any,
-    /// A tenant key with this scope, or the admin key.
-    Scope(Scope),
-    /// The admin key.
-    Admin,
-}
-
-/// The scopes a tenant key can hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Scope {
-    CacheRead,
-    CacheWrite,
-    CacheInvalidate,
-    SessionRead,
-    SessionWrite,
-    UsageRead,
-    TenantRead,
-}
-
-/// What a call on a tenant's data does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// It reads.
-    Read,
-    /// It writes.
-    Write,
-}
-
-/// An admitted call on a tenant's data. Holding one is the permission; the
-/// space inside can be had no other way.
-#[derive(Clone, Debug)]
-pub struct Tenancy {
-    /// The tenant's name.
-    pub tenant_id: Arc<str>,
-    /// The tenant's life.
-    pub incarnation: Incarnation,
-    /// Where its entries live.
-    pub space: Space,
-    /// The limits on them.
-    pub limits: Limits,
-    /// How long entries live that are set without a time; `None` means for ever.
-    pub default_ttl_ms: Option<u64>,
-    /// The key that calls, where it is confined to namespaces or prefixes.
-    pub confined: Option<Arc<Grant>>,
-}
-
-impl Tenancy {
-    /// Whether the caller reaches this namespace.
-    pub fn reach_namespace(&self, namespace: &str) -> Result<()> {
-        match &self.confined {
-            Some(grant) if !grant.namespaces.is_empty() && !grant.namespaces.iter().any(|n| n == namespace) => {
-                Err(Error::ScopeMissing { scope: format!("namespace {namespace}").into() })
-            }
-            _ => Ok(()),
+impl Tenants {
+    /// The tenants of this store. An empty admin key admits nobody.
+    pub fn new(
+        store: Handle,
+        directory: Arc<Directory>,
+        settings: Arc<ArcSwap<config::Tenant>>,
+        admin_key: SecretString,
+    ) -> Self {
+        Self {
+            store,
+            directory,
+            settings,
+            admin_key: Arc::new(admin_key),
         }
     }
+
+    /// The same tenants through another core's connection to the store.
+    #[must_use]
+    pub fn through(&self, store: Handle) -> Self {
+        Self {
+            store,
+            ..self.clone()
+        }
+    }
+
+    /// The store it works on.
+    pub fn store(&self) -> &Handle {
+        &self.store
+    }
+}
+
+impl fmt::Debug for Tenants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tenants")
+            .field("store", &self.store.backend())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A commit that nothing can refuse.
+fn applied(commit: Commit) -> Result<Applied> {
+    match commit {
+        Commit::Applied(applied) => Ok(applied),
+        Commit::Refused(refusal) => Err(unexpected(&refusal)),
+    }
+}
+
+/// A refusal that no batch of this module can meet.
+fn unexpected(refusal: &Refusal) -> Error {
+    Error::Internal(format!(
+        "the store refused a commit of the registry: {refusal:?}"
+    ))
 }

@@ -1,0 +1,332 @@
+//! Background work that gives back the bytes of records nobody can reach any
+//! more. It does not know why they became unreachable.
+//!
+//! Whoever is about to make records unreachable leaves a job first, so that the
+//! bytes come back even if the replica dies in between. Every replica looks for
+//! jobs; one claims a job for [`CLAIM_MS`] and renews the claim while it works,
+//! and when it dies another begins the job anew: what was removed stays removed.
+//! A cursor is not kept with the job, as a place in a scan means nothing to
+//! another server after a failover.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::record::{self, incarnation};
+use crate::{
+    error::Result,
+    random,
+    store::{
+        Batch, Check, Commit, Cursor, Handle, Incarnation, Key, Outcome, Query, Reclaim, Refusal,
+        Space, Table, Write,
+    },
+};
+
+/// How long a claim on a job lasts.
+const CLAIM_MS: u64 = 10_000;
+
+/// How often a claim is renewed.
+const RENEW: Duration = Duration::from_secs(2);
+
+/// Records looked at in one call.
+const STEP: usize = 256;
+
+/// How often jobs are looked for.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// A job whose step did not follow in this time was left by a replica that died
+/// before it.
+const ABANDONED_MS: u64 = 60_000;
+
+/// No generation is greater (2^53 - 1, so that every store can compare it).
+const EVERY_GENERATION: u64 = 9_007_199_254_740_991;
+
+const PREFIX: &str = "r:";
+
+/// What has become unreachable in a tenant's space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Entries of generations below this one, which the space must have reached:
+    /// before it has, the job waits, and is dropped if it never does.
+    Orphans {
+        /// The generation after the step.
+        below: u64,
+    },
+    /// Entries of the present generation whose path begins so (`<namespace>:`)
+    /// and whose version is at most this. Leaving the job is the decision that
+    /// they go: it is carried out whatever becomes of the step that follows.
+    Below {
+        /// The beginning of their paths.
+        prefix: String,
+        /// The last version that is unreachable.
+        version: u64,
+    },
+    /// Every record: the space was removed.
+    Removed,
+}
+
+/// Names a job that was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobId(Bytes);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Job {
+    format: u32,
+    #[serde(with = "incarnation")]
+    incarnation: Incarnation,
+    work: Work,
+    create_ms: u64,
+    #[serde(default)]
+    claim: Option<Claim>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Claim {
+    by: String,
+    until_ms: u64,
+}
+
+/// Leaves a job for the background. Call it before the step that makes the
+/// records unreachable.
+///
+/// # Errors
+/// Those of the store; then the step must not be taken.
+pub async fn enqueue(store: &Handle, incarnation: Incarnation, work: Work) -> Result<JobId> {
+    let (id, write) = job(store, incarnation, work)?;
+    super::applied(store.commit(&Space::registry(), Batch::of([write])).await?)?;
+    Ok(id)
+}
+
+/// A job as a write, for a commit in the registry that does more.
+pub(super) fn job(store: &Handle, incarnation: Incarnation, work: Work) -> Result<(JobId, Write)> {
+    let name = random::BASE32.encode(&random::bytes::<10>());
+    let path = Bytes::from(format!("{PREFIX}{incarnation}:{name}"));
+    let job = Job {
+        format: record::FORMAT,
+        incarnation,
+        work,
+        create_ms: store.now_ms(),
+        claim: None,
+    };
+    let write = Write::put(Key::new(Table::Job, path.clone()), record::encode(&job)?);
+    Ok((JobId(path), write))
+}
+
+/// Takes a job back whose step was not taken.
+///
+/// # Errors
+/// Those of the store.
+pub async fn withdraw(store: &Handle, id: &JobId) -> Result<()> {
+    let write = Write::delete(Key::new(Table::Job, id.0.clone()));
+    super::applied(store.commit(&Space::registry(), Batch::of([write])).await?)?;
+    Ok(())
+}
+
+/// The work that waits or is being done in a tenant's space.
+///
+/// # Errors
+/// Those of the store.
+pub async fn pending(store: &Handle, incarnation: Incarnation) -> Result<Vec<Work>> {
+    let jobs = list(store, &format!("{PREFIX}{incarnation}:")).await?;
+    Ok(jobs.into_iter().map(|(_, _, job)| job.work).collect())
+}
+
+/// Works jobs off, for as long as it is polled. Every replica runs one.
+pub async fn run(store: Handle) {
+    let me = random::BASE32.encode(&random::bytes::<10>());
+    loop {
+        if let Err(error) = pass(&store, &me).await {
+            tracing::debug!(%error, "reclaim interrupted");
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Works off every job that is ready and not claimed by another.
+///
+/// # Errors
+/// Those of the store; what was not done is left for the next pass.
+async fn pass(store: &Handle, me: &str) -> Result<()> {
+    for (path, version, job) in list(store, PREFIX).await? {
+        let now_ms = store.now_ms();
+        if job
+            .claim
+            .as_ref()
+            .is_some_and(|claim| claim.by != me && now_ms < claim.until_ms)
+        {
+            continue;
+        }
+        if is_ready(store, &job).await? {
+            let mut claimed = Claimed {
+                path,
+                version,
+                job,
+                me: me.to_owned(),
+            };
+            claimed.work_off(store, None).await?;
+        } else if now_ms > job.create_ms.saturating_add(ABANDONED_MS) {
+            let write = Write::delete(Key::new(Table::Job, path)).when(Check::Version(version));
+            store.commit(&Space::registry(), Batch::of([write])).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Works one job off right away, for at most so long; whether it is done. What
+/// is left stays with the background.
+pub(super) async fn at_once(store: &Handle, id: &JobId, within: Duration) -> Result<bool> {
+    let key = Key::new(Table::Job, id.0.clone());
+    let read = store.read(&Space::registry(), 0, &[key]).await?;
+    let Some(found) = read.records.into_iter().next().flatten() else {
+        return Ok(true);
+    };
+    let job = record::decode(&found.value)?;
+    let me = random::BASE32.encode(&random::bytes::<10>());
+    let mut claimed = Claimed {
+        path: id.0.clone(),
+        version: found.version,
+        job,
+        me,
+    };
+    claimed.work_off(store, Some(Instant::now() + within)).await
+}
+
+async fn is_ready(store: &Handle, job: &Job) -> Result<bool> {
+    match job.work {
+        Work::Below { .. } | Work::Removed => Ok(true),
+        Work::Orphans { below } => {
+            let space = Space::tenant(job.incarnation);
+            let any = Key::new(Table::Control, &b"floors"[..]);
+            Ok(store.read(&space, 0, &[any]).await?.view.generation >= below)
+        }
+    }
+}
+
+async fn list(store: &Handle, prefix: &str) -> Result<Vec<(Bytes, u64, Job)>> {
+    let mut jobs = Vec::new();
+    let mut query = Query {
+        table: Table::Job,
+        generation: 0,
+        prefix: Bytes::copy_from_slice(prefix.as_bytes()),
+        after: None,
+        limit: 100,
+        value_bytes: 64 * 1024,
+    };
+    loop {
+        let page = store.list(&Space::registry(), query.clone()).await?;
+        for item in page.items {
+            match record::decode(&item.record.value) {
+                Ok(job) => jobs.push((item.path, item.record.version, job)),
+                // One of a later version of this service is left to it.
+                Err(error) => tracing::warn!(%error, "reclaim job not understood"),
+            }
+        }
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return Ok(jobs),
+        }
+    }
+}
+
+/// A job that this worker is about to claim, or has claimed.
+struct Claimed {
+    path: Bytes,
+    version: u64,
+    job: Job,
+    me: String,
+}
+
+impl Claimed {
+    /// Does the work, until it is done or the time is over. False where there is
+    /// work left, or another took the job.
+    async fn work_off(&mut self, store: &Handle, until: Option<Instant>) -> Result<bool> {
+        if !self.claim(store).await? {
+            return Ok(false);
+        }
+        let space = Space::tenant(self.job.incarnation);
+        let what = match &self.job.work {
+            Work::Orphans { below } => Reclaim::Orphans { below: *below },
+            Work::Below { prefix, version } => Reclaim::Below {
+                prefix: prefix.clone().into_bytes().into(),
+                version: *version,
+            },
+            Work::Removed => Reclaim::Orphans {
+                below: EVERY_GENERATION,
+            },
+        };
+        let mut claimed = Instant::now();
+        let mut after: Option<Cursor> = None;
+        let (mut entries, mut bytes) = (0, 0);
+        loop {
+            let began = Instant::now();
+            let reclaimed = store.reclaim(&space, what.clone(), after, STEP).await?;
+            entries += reclaimed.entries;
+            bytes += reclaimed.bytes;
+            after = reclaimed.next;
+            if after.is_none() {
+                self.finish(store).await?;
+                tracing::debug!(incarnation = %self.job.incarnation, entries, bytes, "reclaimed");
+                return Ok(true);
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                self.release(store).await?;
+                return Ok(false);
+            }
+            if claimed.elapsed() > RENEW {
+                if !self.claim(store).await? {
+                    return Ok(false);
+                }
+                claimed = Instant::now();
+            }
+            // At most half of the store's time goes to work that can wait.
+            tokio::time::sleep(
+                began
+                    .elapsed()
+                    .clamp(Duration::from_millis(1), Duration::from_millis(50)),
+            )
+            .await;
+        }
+    }
+
+    /// Claims the job, or renews the claim; false where another was faster.
+    async fn claim(&mut self, store: &Handle) -> Result<bool> {
+        let until_ms = store.now_ms().saturating_add(CLAIM_MS);
+        self.job.claim = Some(Claim {
+            by: self.me.clone(),
+            until_ms,
+        });
+        self.save(store).await
+    }
+
+    /// Gives the claim up, so that the background need not wait for its end.
+    async fn release(&mut self, store: &Handle) -> Result<()> {
+        self.job.claim = None;
+        self.save(store).await?;
+        Ok(())
+    }
+
+    async fn save(&mut self, store: &Handle) -> Result<bool> {
+        let key = Key::new(Table::Job, self.path.clone());
+        let write = Write::put(key, record::encode(&self.job)?).when(Check::Version(self.version));
+        match store.commit(&Space::registry(), Batch::of([write])).await? {
+            Commit::Applied(applied) => {
+                if let Some(Outcome::Done { version, .. }) = applied.outcomes.first() {
+                    self.version = *version;
+                }
+                Ok(true)
+            }
+            Commit::Refused(Refusal::Conflict { .. }) => Ok(false),
+            Commit::Refused(refusal) => Err(super::unexpected(&refusal)),
+        }
+    }
+
+    async fn finish(&self, store: &Handle) -> Result<()> {
+        let write = Write::delete(Key::new(Table::Job, self.path.clone()))
+            .when(Check::Version(self.version));
+        // Refused where another claimed it meanwhile; that one will finish it.
+        store.commit(&Space::registry(), Batch::of([write])).await?;
+        Ok(())
+    }
+}

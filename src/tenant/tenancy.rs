@@ -1,0 +1,163 @@
+//! An admitted call on a tenant's data, and how far it reaches. It does not know
+//! how it was admitted or what the data are.
+
+use std::sync::Arc;
+
+use super::Grant;
+use crate::{
+    error::{Error, Result},
+    store::{Incarnation, Limits, Space},
+};
+
+/// What a call on a tenant's data does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It reads.
+    Read,
+    /// It writes.
+    Write,
+}
+
+/// An admitted call on a tenant's data. Holding one is the permission; the
+/// space inside can be had no other way.
+#[derive(Clone, Debug)]
+pub struct Tenancy {
+    /// The tenant's name.
+    pub tenant_id: Arc<str>,
+    /// The tenant's life.
+    pub incarnation: Incarnation,
+    /// Where its entries live.
+    pub space: Space,
+    /// The limits on them.
+    pub limits: Limits,
+    /// How long entries live that are set without a time; `None` means for ever.
+    pub default_ttl_ms: Option<u64>,
+    /// The key that calls, where it is confined to namespaces or prefixes.
+    pub confined: Option<Arc<Grant>>,
+}
+
+impl Tenancy {
+    /// Whether the caller reaches into this namespace, if only to some of its keys.
+    ///
+    /// # Errors
+    /// [`Error::ScopeMissing`] naming the namespace.
+    pub fn reach_namespace(&self, namespace: &str) -> Result<()> {
+        match &self.confined {
+            Some(grant)
+                if !grant.namespaces.is_empty()
+                    && !grant.namespaces.iter().any(|n| n == namespace) =>
+            {
+                Err(Error::ScopeMissing {
+                    scope: format!("namespace {namespace}").into(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the caller reaches this key of this namespace.
+    ///
+    /// # Errors
+    /// [`Error::ScopeMissing`]; it does not repeat the key.
+    pub fn reach_key(&self, namespace: &str, key: &str) -> Result<()> {
+        self.reach_prefix(namespace, key)
+    }
+
+    /// Whether the caller reaches every key of this namespace that begins so.
+    ///
+    /// # Errors
+    /// [`Error::ScopeMissing`]; it does not repeat the prefix.
+    pub fn reach_prefix(&self, namespace: &str, prefix: &str) -> Result<()> {
+        self.reach_namespace(namespace)?;
+        match &self.confined {
+            Some(grant)
+                if !grant.key_prefixes.is_empty()
+                    && !grant
+                        .key_prefixes
+                        .iter()
+                        .any(|p| prefix.starts_with(p.as_str())) =>
+            {
+                Err(Error::ScopeMissing {
+                    scope: "keys beyond its key_prefixes".into(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the caller reaches every key of this namespace.
+    ///
+    /// # Errors
+    /// [`Error::ScopeMissing`] for a key confined to other namespaces or to prefixes.
+    pub fn reach_whole_namespace(&self, namespace: &str) -> Result<()> {
+        self.reach_prefix(namespace, "")
+    }
+
+    /// Whether the caller reaches the whole tenant.
+    ///
+    /// # Errors
+    /// [`Error::ScopeMissing`] for a key confined to namespaces or prefixes.
+    pub fn reach_whole_tenant(&self) -> Result<()> {
+        match &self.confined {
+            Some(_) => Err(Error::ScopeMissing {
+                scope: "the whole tenant".into(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenant::Scopes;
+
+    fn tenancy(namespaces: &[&str], key_prefixes: &[&str]) -> Tenancy {
+        let incarnation = Incarnation::random();
+        let grant = Grant {
+            key_id: "k".into(),
+            tenant_id: "acme".into(),
+            incarnation,
+            scopes: Scopes::all(),
+            namespaces: namespaces.iter().map(|n| (*n).to_owned()).collect(),
+            key_prefixes: key_prefixes.iter().map(|p| (*p).to_owned()).collect(),
+        };
+        Tenancy {
+            tenant_id: "acme".into(),
+            incarnation,
+            space: Space::tenant(incarnation),
+            limits: Limits::default(),
+            default_ttl_ms: None,
+            confined: grant.is_confined().then(|| Arc::new(grant)),
+        }
+    }
+
+    #[test]
+    fn a_confined_key_reaches_no_further() {
+        // namespaces, prefixes, (namespace, key) -> key, whole namespace
+        for (namespaces, prefixes, namespace, key, reaches_key, reaches_namespace) in [
+            (&[][..], &[][..], "any", "k", true, true),
+            (&["a"], &[], "a", "k", true, true),
+            (&["a"], &[], "b", "k", false, false),
+            (&[], &["user:"], "a", "user:1", true, false),
+            (&[], &["user:"], "a", "use", false, false),
+            (&["a"], &["x", "user:"], "a", "user:", true, false),
+            (&["a"], &["user:"], "b", "user:1", false, false),
+        ] {
+            let tenancy = tenancy(namespaces, prefixes);
+            let case = format!("{namespaces:?} {prefixes:?} {namespace} {key}");
+            assert_eq!(
+                tenancy.reach_key(namespace, key).is_ok(),
+                reaches_key,
+                "{case}"
+            );
+            assert_eq!(
+                tenancy.reach_whole_namespace(namespace).is_ok(),
+                reaches_namespace,
+                "{case}"
+            );
+            let unconfined = namespaces.is_empty() && prefixes.is_empty();
+            assert_eq!(tenancy.reach_whole_tenant().is_ok(), unconfined, "{case}");
+        }
+    }
+}
