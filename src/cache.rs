@@ -1,1 +1,54 @@
-//! Not written yet.
+//! The cache of a tenant: entries by namespace and key, read and written in one
+//! call of the store each. It does not know who may call; a [`Tenancy`] is the
+//! proof that somebody may, and the only way to a space.
+//!
+//! # One round trip
+//!
+//! A [`Snapshot`](snapshot) of each tenant's space is kept in memory: its view
+//! (epoch and generation) and the floors of its namespaces. A read is asked for
+//! under the snapshot's generation and answers with the view it saw; a write
+//! names the view it relies on. Only where the space has moved on is the
+//! snapshot taken anew and the call repeated.
+
+mod entry;
+mod flush;
+mod list;
+mod read;
+mod rules;
+mod snapshot;
+mod write;
+
+use std::sync::Arc;
+
+pub use entry::{Condition, Consistency, Entry, Freshness, Set, Touched, Written};
+pub use flush::Flushed;
+pub use list::{KeyInfo, Listing, Range};
+pub use rules::{DEFAULT_NAMESPACE, MAX_KEY_BYTES};
+pub use snapshot::Snapshots;
+
+#[cfg(doc)]
+use crate::tenant::Tenancy;
+use crate::{config, store};
+
+/// The cache of all tenants, as one core sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache {
+    store: store::Handle,
+    snapshots: Arc<Snapshots>,
+    settings: Arc<config::Cache>,
+}
+
+impl Cache {
+    /// A cache in `store`. Cores share the snapshots; each has its own handle.
+    pub fn new(
+        store: store::Handle,
+        snapshots: Arc<Snapshots>,
+        settings: Arc<config::Cache>,
+    ) -> Self {
+        Self {
+            store,
+            snapshots,
+            settings,
+        }
+    }
+}

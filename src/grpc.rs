@@ -1,13 +1,20 @@
 //! gRPC: one layer that every call passes, and handlers that turn messages
 //! into domain calls and back. It holds no rule of the domain.
 
+mod cache;
 mod convert;
 pub mod status;
 
 use std::sync::Arc;
 
-use crate::tenant::Caller;
+use tonic::{Request, Response, Status};
 
+use crate::{
+    error::{Error, Result},
+    tenant::Caller,
+};
+
+pub use cache::CacheApi;
 pub use status::status;
 
 /// What the layer found out about a call; every request carries one in its
@@ -18,6 +25,29 @@ pub struct Context {
     pub caller: Caller,
     /// The call's id, taken from `x-request-id` or made.
     pub request_id: Arc<str>,
+}
+
+impl Context {
+    /// What the layer found out about a request, and its message.
+    pub(crate) fn of<T>(request: Request<T>) -> std::result::Result<(Self, T), Status> {
+        let (_, mut extensions, message) = request.into_parts();
+        let Some(context) = extensions.remove::<Self>() else {
+            let context = Self {
+                caller: Caller::Admin,
+                request_id: "".into(),
+            };
+            let error = Error::Internal("a handler was called without the layer".into());
+            return Err(status(&error, &context));
+        };
+        Ok((context, message))
+    }
+
+    /// The answer to the call.
+    pub(crate) fn answer<T>(&self, result: Result<T>) -> std::result::Result<Response<T>, Status> {
+        result
+            .map(Response::new)
+            .map_err(|error| status(&error, self))
+    }
 }
 
 /// An RPC, as its proto options describe it.

@@ -593,6 +593,8 @@ pub struct Cursor(pub Bytes);
 #[derive(Clone, Debug)]
 pub enum Reclaim {
     /// Entries of generations below this one; in a removed space, every record.
+    /// Entries of the present generation stay, whatever `below` says: a flush
+    /// leaves its job behind before it is committed.
     Orphans {
         /// The generation that was current when the work began.
         below: u64,

@@ -1,0 +1,97 @@
+//! Reading entries: one read of the store, however many keys. It does not know
+//! which replica or memory answered.
+
+use super::{Cache, Entry, Freshness, rules, rules::At};
+use crate::{
+    codec::Frame,
+    error::{Result, Violations},
+    store::{Key, Record},
+    tenant::Tenancy,
+};
+
+/// What a compressed value may open to: the most that a configuration may allow
+/// new ones, so that a limit set lower makes no older entry unreadable.
+const OPENED_BYTES: usize = 256 << 20;
+
+impl Cache {
+    /// The entry under a key; `None` is a miss.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::ScopeMissing`], [`Error::EntryCorrupt`], and
+    /// the store's.
+    pub async fn get(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        key: &str,
+        freshness: &Freshness,
+    ) -> Result<Option<Entry>> {
+        let mut violations = Violations::default();
+        rules::freshness(freshness, &mut violations);
+        let namespace = rules::place(tenancy, namespace, key, violations)?;
+        let mut seen = self.see(tenancy, &[Key::entry(namespace, key)]).await?;
+        let floor = seen.snapshot.floor(namespace);
+        Self::open(seen.records.pop().flatten(), floor)
+    }
+
+    /// The entries under keys, one result each, in order; what is wrong with one
+    /// does not hinder the others.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::BatchTooLarge`], [`Error::ScopeMissing`] for
+    /// the namespace, and the store's; for a key as [`Cache::get`].
+    pub async fn batch_get(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        keys: &[String],
+        freshness: &Freshness,
+    ) -> Result<Vec<Result<Option<Entry>>>> {
+        rules::batch("keys", keys.len(), &self.settings)?;
+        let mut violations = Violations::default();
+        rules::freshness(freshness, &mut violations);
+        let namespace = rules::namespace(namespace, &mut violations);
+        violations.check()?;
+        tenancy.reach_namespace(namespace)?;
+
+        let mut wanted = Vec::with_capacity(keys.len());
+        let mut results = Vec::with_capacity(keys.len());
+        for (index, key) in keys.iter().enumerate() {
+            let allowed = rules::item_key(tenancy, namespace, key, At::Value("keys", index));
+            if allowed.is_ok() {
+                wanted.push(Key::entry(namespace, key));
+            }
+            results.push(allowed.map(|()| None));
+        }
+        if wanted.is_empty() {
+            return Ok(results);
+        }
+        let seen = self.see(tenancy, &wanted).await?;
+        let floor = seen.snapshot.floor(namespace);
+        let allowed = results.iter_mut().filter(|result| result.is_ok());
+        for (result, record) in allowed.zip(seen.records) {
+            *result = Self::open(record, floor);
+        }
+        Ok(results)
+    }
+
+    /// The entry in a record; `None` where there is none, where a flush hides it,
+    /// or where a newer version of this service wrote it.
+    fn open(record: Option<Record>, floor: u64) -> Result<Option<Entry>> {
+        let Some(record) = record.filter(|record| record.version > floor) else {
+            return Ok(None);
+        };
+        let Some(frame) = Frame::decode(&record.value, OPENED_BYTES)? else {
+            return Ok(None);
+        };
+        Ok(Some(Entry {
+            value: frame.value,
+            content_type: frame.content_type,
+            tags: frame.tags,
+            version: record.version,
+            create_ms: frame.create_ms,
+            expire_ms: record.expire_ms,
+            stored_bytes: frame.stored_bytes,
+        }))
+    }
+}

@@ -1,0 +1,261 @@
+//! What a request on the cache may ask for. All violations of one request are
+//! gathered before it is refused. It does not know what is stored.
+
+use super::{Condition, Freshness, Set};
+use crate::{
+    config,
+    error::{Error, Result, Violations},
+    store::{Check, Expiry},
+    tenant::Tenancy,
+};
+
+/// The namespace of requests that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Bytes of a key.
+pub const MAX_KEY_BYTES: usize = 1024;
+
+/// Bytes of a content type.
+const MAX_CONTENT_TYPE_BYTES: usize = 128;
+
+/// Where a field stands in the request: its path is only written out for a
+/// violation.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum At {
+    /// In the request itself.
+    Request,
+    /// In an item of this repeated message.
+    Item(&'static str, usize),
+    /// It is an item of this repeated field.
+    Value(&'static str, usize),
+}
+
+impl At {
+    fn path(self, field: &str) -> String {
+        match self {
+            Self::Request => field.to_owned(),
+            Self::Item(list, index) => format!("{list}[{index}].{field}"),
+            Self::Value(list, index) => format!("{list}[{index}]"),
+        }
+    }
+}
+
+/// The namespace that a request means.
+pub(super) fn namespace<'a>(asked: &'a str, violations: &mut Violations) -> &'a str {
+    if asked.is_empty() {
+        return DEFAULT_NAMESPACE;
+    }
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = asked.as_bytes();
+    let fits = bytes.len() <= 64
+        && bytes.first().is_some_and(|&byte| plain(byte))
+        && bytes
+            .iter()
+            .all(|&byte| plain(byte) || matches!(byte, b'.' | b'_' | b'-'));
+    violations.require(
+        fits,
+        "namespace",
+        "must match [a-z0-9][a-z0-9._-]{0,63}, or be empty for `default`",
+    );
+    asked
+}
+
+/// The namespace that a request means, where it has nothing else to refuse.
+pub(super) fn only_namespace(asked: &str) -> Result<&str> {
+    let mut violations = Violations::default();
+    let namespace = namespace(asked, &mut violations);
+    violations.check().map(|()| namespace)
+}
+
+/// The namespace and the key that a request means, within the caller's reach.
+pub(super) fn place<'a>(
+    tenancy: &Tenancy,
+    asked: &'a str,
+    key: &str,
+    mut violations: Violations,
+) -> Result<&'a str> {
+    let namespace = namespace(asked, &mut violations);
+    self::key(key, At::Request, &mut violations);
+    violations.check()?;
+    tenancy.reach_key(namespace, key)?;
+    Ok(namespace)
+}
+
+/// A key that stands in a list, within the caller's reach.
+pub(super) fn item_key(tenancy: &Tenancy, namespace: &str, key: &str, at: At) -> Result<()> {
+    let mut violations = Violations::default();
+    self::key(key, at, &mut violations);
+    violations.check()?;
+    tenancy.reach_key(namespace, key)
+}
+
+pub(super) fn key(key: &str, at: At, violations: &mut Violations) {
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
+        violations.add(
+            at.path("key"),
+            format!("{} bytes, 1 to {MAX_KEY_BYTES} are allowed", key.len()),
+        );
+    }
+}
+
+/// How many items a batch may have.
+pub(super) fn batch(field: &'static str, items: usize, settings: &config::Cache) -> Result<()> {
+    let limit = settings.max_batch_items;
+    if items == 0 {
+        return Err(Error::invalid(
+            field,
+            format!("empty, 1 to {limit} items are allowed"),
+        ));
+    }
+    if items > limit {
+        return Err(Error::BatchTooLarge {
+            field,
+            items,
+            limit,
+        });
+    }
+    Ok(())
+}
+
+/// How fresh an answer must be.
+pub(super) fn freshness(freshness: &Freshness, violations: &mut Violations) {
+    violations.require(
+        freshness.consistency.is_some(),
+        "consistency",
+        "unknown; CONSISTENCY_EVENTUAL and CONSISTENCY_STRONG are allowed",
+    );
+    violations.require(
+        freshness.max_age_ms.is_none_or(|ms| ms >= 0),
+        "max_age",
+        "must not be negative",
+    );
+    violations.require(
+        freshness.min_version >= 0,
+        "min_version",
+        "must not be negative",
+    );
+}
+
+/// When an entry ends whose time to live is asked for so.
+pub(super) fn expiry(
+    ttl_ms: Option<i64>,
+    at: At,
+    tenancy: &Tenancy,
+    settings: &config::Cache,
+    violations: &mut Violations,
+) -> Expiry {
+    let max_ms = u64::try_from(settings.max_ttl.as_millis()).unwrap_or(u64::MAX);
+    match ttl_ms.map(u64::try_from) {
+        None => match tenancy.default_ttl_ms {
+            Some(ms) => Expiry::AfterMs(ms.clamp(1, max_ms)),
+            None => Expiry::Never,
+        },
+        Some(Ok(ms)) if (1..=max_ms).contains(&ms) => Expiry::AfterMs(ms),
+        Some(_) => {
+            violations.add(
+                at.path("ttl"),
+                format!(
+                    "must be from 1 ms to {} s, or unset for the tenant's default",
+                    settings.max_ttl.as_secs()
+                ),
+            );
+            Expiry::Never
+        }
+    }
+}
+
+/// A version that a write is bound to; 0 means none.
+pub(super) fn version(if_version: i64, at: At, violations: &mut Violations) -> Option<u64> {
+    let version = u64::try_from(if_version);
+    if version.is_err() {
+        violations.add(at.path("if_version"), "must not be negative; 0 means any");
+    }
+    version.ok().filter(|&version| version > 0)
+}
+
+/// A write that was found to be in order: when it may happen, and when its
+/// entry ends.
+pub(super) struct Allowed {
+    pub(super) check: Check,
+    pub(super) expiry: Expiry,
+}
+
+/// Checks all of an entry to be written but the caller's reach.
+pub(super) fn set(
+    set: &Set<'_>,
+    at: At,
+    tenancy: &Tenancy,
+    settings: &config::Cache,
+    mut violations: Violations,
+) -> Result<Allowed> {
+    key(set.key, at, &mut violations);
+    let expiry = expiry(set.ttl_ms, at, tenancy, settings, &mut violations);
+    if set.content_type.len() > MAX_CONTENT_TYPE_BYTES {
+        violations.add(
+            at.path("content_type"),
+            format!(
+                "{} bytes, at most {MAX_CONTENT_TYPE_BYTES} are allowed",
+                set.content_type.len()
+            ),
+        );
+    }
+    tags(set.tags, at, settings, &mut violations);
+    let check = check(set, at, &mut violations);
+    violations.check()?;
+    if set.value.len() > settings.max_value_bytes {
+        return Err(Error::EntryTooLarge {
+            bytes: set.value.len() as u64,
+            limit: settings.max_value_bytes as u64,
+        });
+    }
+    Ok(Allowed { check, expiry })
+}
+
+fn tags(tags: &[String], at: At, settings: &config::Cache, violations: &mut Violations) {
+    if tags.len() > settings.max_tags {
+        violations.add(
+            at.path("tags"),
+            format!(
+                "{} tags, at most {} are allowed",
+                tags.len(),
+                settings.max_tags
+            ),
+        );
+    }
+    for (index, tag) in tags.iter().enumerate().take(settings.max_tags) {
+        if tag.is_empty() || tag.len() > settings.max_tag_bytes {
+            violations.add(
+                format!("{}[{index}]", at.path("tags")),
+                format!(
+                    "{} bytes, 1 to {} are allowed",
+                    tag.len(),
+                    settings.max_tag_bytes
+                ),
+            );
+        }
+    }
+}
+
+fn check(set: &Set<'_>, at: At, violations: &mut Violations) -> Check {
+    let version = version(set.if_version, at, violations);
+    match (set.condition, version) {
+        (None, _) => {
+            violations.add(
+                at.path("condition"),
+                "unknown; NONE, IF_ABSENT and IF_PRESENT are allowed",
+            );
+            Check::Any
+        }
+        (Some(Condition::IfAbsent), Some(_)) => {
+            violations.add(
+                at.path("if_version"),
+                "cannot be combined with the condition IF_ABSENT",
+            );
+            Check::Any
+        }
+        (Some(_), Some(version)) => Check::Version(version),
+        (Some(Condition::None), None) => Check::Any,
+        (Some(Condition::IfAbsent), None) => Check::Absent,
+        (Some(Condition::IfPresent), None) => Check::Present,
+    }
+}

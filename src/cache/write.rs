@@ -1,0 +1,326 @@
+//! Writing entries: one commit of the store, however many keys. Conditions and
+//! limits are decided in the commit; it does not know how.
+
+use super::{Cache, Set, Touched, Written, rules, rules::At, snapshot::ATTEMPTS};
+use crate::{
+    codec::frame,
+    error::{Error, Result, Violations},
+    store::{
+        Action, Applied, Batch, Check, Commit, Key, Limits, Metric, Mode, Outcome, Refusal, Write,
+    },
+    tenant::Tenancy,
+};
+
+impl Cache {
+    /// Writes an entry.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::EntryTooLarge`], [`Error::ScopeMissing`],
+    /// [`Error::ConditionNotMet`], [`Error::QuotaExceeded`], and the store's.
+    pub async fn set(&self, tenancy: &Tenancy, namespace: &str, set: &Set<'_>) -> Result<Written> {
+        let mut violations = Violations::default();
+        let namespace = rules::namespace(namespace, &mut violations);
+        let allowed = rules::set(set, At::Request, tenancy, &self.settings, violations)?;
+        tenancy.reach_key(namespace, set.key)?;
+
+        let mut stored_bytes = 0;
+        let put = |floor| {
+            let (write, bytes) = self.put(namespace, set, &allowed, floor)?;
+            stored_bytes = bytes;
+            Ok(vec![write])
+        };
+        let applied = self
+            .commit(tenancy, namespace, Mode::Whole, tenancy.limits, put)
+            .await?;
+        written(only(applied)?, stored_bytes)
+    }
+
+    /// Writes entries in order, each on its own; one result each, in order.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::BatchTooLarge`], [`Error::ScopeMissing`] for
+    /// the namespace, and the store's; for an entry as [`Cache::set`].
+    pub async fn batch_set(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        sets: &[Set<'_>],
+    ) -> Result<Vec<Result<Written>>> {
+        rules::batch("entries", sets.len(), &self.settings)?;
+        let namespace = rules::only_namespace(namespace)?;
+        tenancy.reach_namespace(namespace)?;
+
+        let check = |(index, set): (usize, &Set<'_>)| {
+            let at = At::Item("entries", index);
+            let allowed = rules::set(set, at, tenancy, &self.settings, Violations::default())?;
+            tenancy.reach_key(namespace, set.key)?;
+            Ok(allowed)
+        };
+        let checked: Vec<Result<rules::Allowed>> = sets.iter().enumerate().map(check).collect();
+
+        let mut stored_bytes = Vec::with_capacity(sets.len());
+        let put = |floor| {
+            stored_bytes.clear();
+            let mut writes = Vec::with_capacity(sets.len());
+            for (set, allowed) in sets.iter().zip(&checked) {
+                if let Ok(allowed) = allowed {
+                    let (write, bytes) = self.put(namespace, set, allowed, floor)?;
+                    writes.push(write);
+                    stored_bytes.push(bytes);
+                }
+            }
+            Ok(writes)
+        };
+        let outcomes = self
+            .commit_each(tenancy, namespace, &checked, tenancy.limits, put)
+            .await?;
+        let mut done = outcomes.into_iter().zip(stored_bytes);
+        let result = |allowed: Result<rules::Allowed>| {
+            allowed?;
+            let (outcome, bytes) = done.next().ok_or_else(short)?;
+            written(outcome, bytes)
+        };
+        Ok(checked.into_iter().map(result).collect())
+    }
+
+    /// Removes an entry, if `if_version` is 0 or its version; whether there was
+    /// one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::ScopeMissing`], [`Error::ConditionNotMet`]
+    /// where it has another version, and the store's.
+    pub async fn delete(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        key: &str,
+        if_version: i64,
+    ) -> Result<bool> {
+        let mut violations = Violations::default();
+        let version = rules::version(if_version, At::Request, &mut violations);
+        let namespace = rules::place(tenancy, namespace, key, violations)?;
+        let check = version.map_or(Check::Any, Check::Version);
+        let delete = |floor| {
+            let write = Write::delete(Key::entry(namespace, key));
+            Ok(vec![write.when(check).above(floor)])
+        };
+        let applied = self
+            .commit(tenancy, namespace, Mode::Each, Limits::default(), delete)
+            .await?;
+        match only(applied)? {
+            Outcome::Done { existed, .. } => Ok(existed),
+            // What is to be removed is not there, whatever version was meant.
+            Outcome::Refused(Refusal::Conflict { found: None, .. }) => Ok(false),
+            Outcome::Refused(refusal) => Err(refused(&refusal)),
+        }
+    }
+
+    /// Removes entries; for each, in order, whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::BatchTooLarge`], [`Error::ScopeMissing`] for
+    /// the namespace, and the store's; for a key as [`Cache::delete`].
+    pub async fn batch_delete(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        keys: &[String],
+    ) -> Result<Vec<Result<bool>>> {
+        rules::batch("keys", keys.len(), &self.settings)?;
+        let namespace = rules::only_namespace(namespace)?;
+        tenancy.reach_namespace(namespace)?;
+
+        let check = |(index, key): (usize, &String)| {
+            rules::item_key(tenancy, namespace, key, At::Value("keys", index))
+        };
+        let checked: Vec<Result<()>> = keys.iter().enumerate().map(check).collect();
+        let delete = |floor| {
+            let allowed = keys
+                .iter()
+                .zip(&checked)
+                .filter(|(_, allowed)| allowed.is_ok());
+            let delete =
+                |(key, _): (&String, _)| Write::delete(Key::entry(namespace, key)).above(floor);
+            Ok(allowed.map(delete).collect())
+        };
+        let outcomes = self
+            .commit_each(tenancy, namespace, &checked, Limits::default(), delete)
+            .await?;
+        let mut outcomes = outcomes.into_iter();
+        let result = |allowed: Result<()>| {
+            allowed?;
+            match outcomes.next().ok_or_else(short)? {
+                Outcome::Done { existed, .. } => Ok(existed),
+                Outcome::Refused(refusal) => Err(refused(&refusal)),
+            }
+        };
+        Ok(checked.into_iter().map(result).collect())
+    }
+
+    /// Gives an entry a new time to live; `None` means the tenant's default.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::ScopeMissing`], and the store's.
+    pub async fn touch(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        key: &str,
+        ttl_ms: Option<i64>,
+    ) -> Result<Touched> {
+        let mut violations = Violations::default();
+        let expiry = rules::expiry(
+            ttl_ms,
+            At::Request,
+            tenancy,
+            &self.settings,
+            &mut violations,
+        );
+        let namespace = rules::place(tenancy, namespace, key, violations)?;
+        let touch = |floor| {
+            let key = Key::entry(namespace, key);
+            Ok(vec![
+                Write::new(key, Check::Any, Action::Touch(expiry)).above(floor),
+            ])
+        };
+        let applied = self
+            .commit(tenancy, namespace, Mode::Whole, Limits::default(), touch)
+            .await?;
+        match only(applied)? {
+            Outcome::Done {
+                existed, expire_ms, ..
+            } => Ok(Touched {
+                found: existed,
+                expire_ms: expire_ms.filter(|_| existed),
+            }),
+            Outcome::Refused(refusal) => Err(refused(&refusal)),
+        }
+    }
+
+    fn put(
+        &self,
+        namespace: &str,
+        set: &Set<'_>,
+        allowed: &rules::Allowed,
+        floor: u64,
+    ) -> Result<(Write, u64)> {
+        let entry = frame::Entry {
+            value: set.value,
+            content_type: set.content_type,
+            tags: set.tags,
+            create_ms: self.store.now_ms(),
+        };
+        let encoded = entry.encode(&self.settings.compression)?;
+        let write = Write::put(Key::entry(namespace, set.key), encoded.bytes)
+            .when(allowed.check)
+            .above(floor)
+            .expiring(allowed.expiry);
+        Ok((write, encoded.stored_bytes))
+    }
+
+    /// Commits those writes of a batch that passed their checks; nothing is asked
+    /// of the store where none did.
+    async fn commit_each<T>(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        checked: &[Result<T>],
+        limits: Limits,
+        writes: impl FnMut(u64) -> Result<Vec<Write>>,
+    ) -> Result<Vec<Outcome>> {
+        if checked.iter().all(Result::is_err) {
+            return Ok(Vec::new());
+        }
+        let applied = self
+            .commit(tenancy, namespace, Mode::Each, limits, writes)
+            .await?;
+        Ok(applied.outcomes)
+    }
+
+    /// Commits what `writes` makes of a namespace's floor; makes it anew where
+    /// the space has moved on since the snapshot was taken.
+    pub(super) async fn commit(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        mode: Mode,
+        limits: Limits,
+        mut writes: impl FnMut(u64) -> Result<Vec<Write>>,
+    ) -> Result<Applied> {
+        let mut snapshot = self.snapshot(tenancy).await?;
+        for _ in 0..ATTEMPTS {
+            let batch = Batch {
+                view: Some(snapshot.view),
+                mode,
+                writes: writes(snapshot.floor(namespace))?,
+                limits,
+                step: None,
+            };
+            match self.store.commit(&tenancy.space, batch).await? {
+                Commit::Applied(applied) => {
+                    if applied.view != snapshot.view {
+                        // A space's first commit begins its first epoch; nothing
+                        // else can have come between.
+                        self.keep(tenancy, applied.view, snapshot.floors.clone());
+                    }
+                    return Ok(applied);
+                }
+                Commit::Refused(Refusal::Stale(_)) => snapshot = self.reload(tenancy).await?,
+                Commit::Refused(Refusal::Gone) => {
+                    return Err(Error::no_tenant(&*tenancy.tenant_id));
+                }
+                Commit::Refused(refusal) => return Err(refused(&refusal)),
+            }
+        }
+        Err(Error::RequestInProgress)
+    }
+}
+
+/// The outcome of a batch of one.
+fn only(applied: Applied) -> Result<Outcome> {
+    applied.outcomes.into_iter().next().ok_or_else(short)
+}
+
+fn written(outcome: Outcome, stored_bytes: u64) -> Result<Written> {
+    match outcome {
+        Outcome::Done {
+            version, expire_ms, ..
+        } => Ok(Written {
+            version,
+            expire_ms,
+            stored_bytes,
+        }),
+        Outcome::Refused(refusal) => Err(refused(&refusal)),
+    }
+}
+
+fn short() -> Error {
+    Error::Internal("the store answered fewer outcomes than it was given writes".to_owned())
+}
+
+/// A refusal as the caller learns of it.
+pub(super) fn refused(refusal: &Refusal) -> Error {
+    match refusal {
+        Refusal::Conflict { found, .. } => Error::ConditionNotMet {
+            subject: "key".to_owned(),
+            description: match found {
+                Some(version) => format!("the entry exists, at version {version}"),
+                None => "the entry does not exist".to_owned(),
+            },
+        },
+        Refusal::Exceeded {
+            metric,
+            limit,
+            used,
+        } => Error::QuotaExceeded {
+            metric: match metric {
+                Metric::Entries => "cache_entries".into(),
+                Metric::Bytes => "memory_bytes".into(),
+            },
+            limit: i64::try_from(*limit).unwrap_or(i64::MAX),
+            used: i64::try_from(*used).unwrap_or(i64::MAX),
+            retry_after: None,
+        },
+        Refusal::Stale(_) | Refusal::Gone => Error::RequestInProgress,
+    }
+}

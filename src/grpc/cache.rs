@@ -1,0 +1,325 @@
+//! CacheService: messages into calls of the cache, and its answers into
+//! messages. It does not know what may be asked for; the cache refuses.
+
+mod message;
+
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{Context, convert::int64, status::rpc_status};
+use crate::{
+    cache::{Cache, Flushed, Range, Written},
+    error::{Error, Result},
+    proto::v1::{
+        BatchDeleteRequest, BatchDeleteResponse, BatchDeleteResult, BatchGetRequest,
+        BatchGetResponse, BatchGetResult, BatchSetRequest, BatchSetResponse, BatchSetResult,
+        DeleteRequest, DeleteResponse, GetRequest, GetResponse, InvalidateCacheRequest,
+        InvalidateCacheResponse, ListKeysRequest, ListKeysResponse, SetRequest, SetResponse,
+        TouchRequest, TouchResponse, cache_service_server::CacheService,
+        invalidate_cache_request::Target,
+    },
+    tenant::{Access, Tenancy, Tenants, page},
+};
+
+/// CacheService, as one core serves it.
+pub struct CacheApi {
+    tenants: Tenants,
+    cache: Cache,
+}
+
+impl CacheApi {
+    /// The service over these tenants and their cache.
+    pub fn new(tenants: Tenants, cache: Cache) -> Self {
+        Self { tenants, cache }
+    }
+
+    async fn admit(&self, context: &Context, tenant_id: &str, access: Access) -> Result<Tenancy> {
+        self.tenants.admit(&context.caller, tenant_id, access).await
+    }
+
+    async fn read(&self, context: &Context, request: GetRequest) -> Result<GetResponse> {
+        let tenancy = self
+            .admit(context, &request.tenant_id, Access::Read)
+            .await?;
+        let freshness = message::freshness(
+            request.consistency,
+            request.max_age.as_ref(),
+            request.min_version,
+        );
+        let found = self
+            .cache
+            .get(&tenancy, &request.namespace, &request.key, &freshness)
+            .await?;
+        Ok(GetResponse {
+            entry: found.map(|entry| message::entry(request.key, entry)),
+        })
+    }
+
+    async fn write(&self, context: &Context, request: SetRequest) -> Result<SetResponse> {
+        let tenancy = self
+            .admit(context, &request.tenant_id, Access::Write)
+            .await?;
+        let written = self
+            .cache
+            .set(&tenancy, &request.namespace, &message::set(&request))
+            .await?;
+        Ok(SetResponse {
+            version: int64(written.version),
+            expire_time: message::time(written.expire_ms),
+            stored_bytes: int64(written.stored_bytes),
+        })
+    }
+
+    async fn remove(&self, context: &Context, request: DeleteRequest) -> Result<DeleteResponse> {
+        let tenancy = self
+            .admit(context, &request.tenant_id, Access::Write)
+            .await?;
+        let (namespace, key) = (&request.namespace, &request.key);
+        let deleted = self
+            .cache
+            .delete(&tenancy, namespace, key, request.if_version)
+            .await?;
+        Ok(DeleteResponse { deleted })
+    }
+
+    async fn read_batch(
+        &self,
+        context: &Context,
+        request: BatchGetRequest,
+    ) -> Result<BatchGetResponse> {
+        let tenancy = self
+            .admit(context, &request.tenant_id, Access::Read)
+            .await?;
+        let freshness = message::freshness(request.consistency, None, 0);
+        let found = self
+            .cache
+            .batch_get(&tenancy, &request.namespace, &request.keys, &freshness)
+            .await?;
+        let result = |(key, found): (String, Result<_>)| match found {
+            Ok(Some(entry)) => BatchGetResult {
+                entry: Some(message::entry(key.clone(), entry)),
+                key,
+                status: None,
+            },
+            Ok(None) => BatchGetResult {
+                key,
+                ..Default::default()
+            },
+            Err(error) => BatchGetResult {
+                key,
+                entry: None,
+                status: Some(rpc_status(&error, context)),
+            },
+        };
+        let results = request.keys.into_iter().zip(found).map(result).collect();
+        Ok(BatchGetResponse { results })
+    }
+
+    async fn write_batch(
+        &self,
+        context: &Context,
+        request: BatchSetRequest,
+    ) -> Result<BatchSetResponse> {
+        let tenancy = self
+            .admit(context, &request.tenant_id, Access::Write)
+            .await?;
+        let sets: Vec<_> = request.entries.iter().map(message::item).collect();
+        let written = self
+            .cache
+            .batch_set(&tenancy, &request.namespace, &sets)
+            .await?;
+        let keys = request.entries.into_iter().map(|entry| entry.key);
+        let result = |(key, written): (String, Result<Written>)| match written {
+            Ok(written) => BatchSetResult {
+                key,
+                version: int64(written.version),
+                expire_time: message::time(written.expire_ms),
+                stored_bytes: int64(written.stored_bytes),
+                status: None,
+            },
+            Err(error) => BatchSetResult {
+                key,
+                status: Some(rpc_status(&error, context)),
+                ..Default::default()
+            },
+        };
+        let results = keys.zip(written).map(result).collect();
+        Ok(BatchSetResponse { results })
+    }
+
+    async fn remove_batch(
+        &self,
+        context: &Context,
+        request: BatchDeleteRequest,
+    ) -> Result<BatchDeleteResponse> {
+        let tenancy = self
+            .admit(context, &request.tenant_id, Access::Write)
+            .await?;
+        let removed = self
+            .cache
+            .batch_delete(&tenancy, &request.namespace, &request.keys)
+            .await?;
+        let result = |(key, removed): (String, Result<bool>)| match removed {
+            Ok(deleted) => BatchDeleteResult {
+                key,
+                deleted,
+                status: None,
+            },
+            Err(error) => BatchDeleteResult {
+                key,
+                deleted: false,
+                status: Some(rpc_status(&error, context)),
+            },
+        };
+        let results = request.keys.into_iter().zip(removed).map(result).collect();
+        Ok(BatchDeleteResponse { results })
+    }
+
+    async fn extend(&self, context: &Context, request: TouchRequest) -> Result<TouchResponse> {
+        let tenancy = self
+            .admit(context, &request.tenant_id, Access::Write)
+            .await?;
+        let ttl_ms = request.ttl.as_ref().map(message::span_ms);
+        let touched = self
+            .cache
+            .touch(&tenancy, &request.namespace, &request.key, ttl_ms)
+            .await?;
+        Ok(TouchResponse {
+            found: touched.found,
+            expire_time: message::time(touched.expire_ms),
+        })
+    }
+
+    async fn list(&self, context: &Context, request: ListKeysRequest) -> Result<ListKeysResponse> {
+        let tenancy = self
+            .admit(context, &request.tenant_id, Access::Read)
+            .await?;
+        let range = Range::new(
+            &tenancy,
+            &request.namespace,
+            &request.prefix,
+            request.page_size,
+        )?;
+        let listing = page::Listing {
+            name: "ListKeys",
+            filter: &[
+                tenancy.space.name().as_bytes(),
+                range.namespace.as_bytes(),
+                range.prefix.as_bytes(),
+            ],
+        };
+        let after = self
+            .tenants
+            .open_page(&listing, &request.page_token)
+            .await?;
+        let found = self.cache.list_keys(&tenancy, &range, after).await?;
+        let next_page_token = match &found.next {
+            Some(next) => self.tenants.seal_page(&listing, next).await?,
+            None => String::new(),
+        };
+        Ok(ListKeysResponse {
+            keys: found.keys.into_iter().map(message::key_info).collect(),
+            next_page_token,
+        })
+    }
+
+    async fn invalidate(
+        &self,
+        context: &Context,
+        request: InvalidateCacheRequest,
+    ) -> Result<InvalidateCacheResponse> {
+        let tenancy = self
+            .admit(context, &request.tenant_id, Access::Write)
+            .await?;
+        let namespace = &request.namespace;
+        let Flushed {
+            invalidated,
+            generation,
+        } = match request.target {
+            Some(Target::Keys(keys)) => {
+                self.cache
+                    .invalidate_keys(&tenancy, namespace, &keys.keys)
+                    .await?
+            }
+            Some(Target::WholeNamespace(true)) => {
+                self.cache.flush_namespace(&tenancy, namespace).await?
+            }
+            Some(Target::WholeTenant(true)) => self.cache.flush_tenant(&tenancy).await?,
+            Some(Target::WholeNamespace(false)) => {
+                return Err(Error::invalid(
+                    "whole_namespace",
+                    "must be true where it is set",
+                ));
+            }
+            Some(Target::WholeTenant(false)) => {
+                return Err(Error::invalid(
+                    "whole_tenant",
+                    "must be true where it is set",
+                ));
+            }
+            None => {
+                let allowed = "one of keys, whole_namespace and whole_tenant must be set";
+                return Err(Error::invalid("target", allowed));
+            }
+        };
+        Ok(InvalidateCacheResponse {
+            invalidated: int64(invalidated),
+            generation: int64(generation),
+        })
+    }
+}
+
+type Answer<T> = std::result::Result<Response<T>, Status>;
+
+#[async_trait]
+impl CacheService for CacheApi {
+    async fn get(&self, request: Request<GetRequest>) -> Answer<GetResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.read(&context, request).await)
+    }
+
+    async fn set(&self, request: Request<SetRequest>) -> Answer<SetResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.write(&context, request).await)
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Answer<DeleteResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.remove(&context, request).await)
+    }
+
+    async fn batch_get(&self, request: Request<BatchGetRequest>) -> Answer<BatchGetResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.read_batch(&context, request).await)
+    }
+
+    async fn batch_set(&self, request: Request<BatchSetRequest>) -> Answer<BatchSetResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.write_batch(&context, request).await)
+    }
+
+    async fn batch_delete(
+        &self,
+        request: Request<BatchDeleteRequest>,
+    ) -> Answer<BatchDeleteResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.remove_batch(&context, request).await)
+    }
+
+    async fn touch(&self, request: Request<TouchRequest>) -> Answer<TouchResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.extend(&context, request).await)
+    }
+
+    async fn list_keys(&self, request: Request<ListKeysRequest>) -> Answer<ListKeysResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.list(&context, request).await)
+    }
+
+    async fn invalidate_cache(
+        &self,
+        request: Request<InvalidateCacheRequest>,
+    ) -> Answer<InvalidateCacheResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.invalidate(&context, request).await)
+    }
+}

@@ -1,0 +1,124 @@
+//! What the cache takes and gives, as messages have it. It refuses nothing: what
+//! makes no sense is handed on as such, for the cache to name.
+
+use prost_types::{Duration, Timestamp};
+
+use crate::{
+    cache::{Condition, Consistency, Entry, Freshness, KeyInfo, Set},
+    grpc::convert::{int64, timestamp},
+    proto::v1,
+};
+
+/// Nanoseconds of a millisecond.
+const NANOS_PER_MS: i128 = 1_000_000;
+
+pub(super) fn freshness(
+    consistency: i32,
+    max_age: Option<&Duration>,
+    min_version: i64,
+) -> Freshness {
+    Freshness {
+        consistency: match v1::Consistency::try_from(consistency) {
+            Ok(v1::Consistency::Unspecified | v1::Consistency::Eventual) => {
+                Some(Consistency::Eventual)
+            }
+            Ok(v1::Consistency::Strong) => Some(Consistency::Strong),
+            Err(_) => None,
+        },
+        max_age_ms: max_age.map(span_ms),
+        min_version,
+    }
+}
+
+pub(super) fn set(request: &v1::SetRequest) -> Set<'_> {
+    Set {
+        key: &request.key,
+        value: &request.value,
+        ttl_ms: request.ttl.as_ref().map(span_ms),
+        content_type: &request.content_type,
+        tags: &request.tags,
+        condition: condition(request.condition),
+        if_version: request.if_version,
+    }
+}
+
+pub(super) fn item(entry: &v1::SetEntry) -> Set<'_> {
+    Set {
+        key: &entry.key,
+        value: &entry.value,
+        ttl_ms: entry.ttl.as_ref().map(span_ms),
+        content_type: &entry.content_type,
+        tags: &entry.tags,
+        condition: condition(entry.condition),
+        if_version: entry.if_version,
+    }
+}
+
+fn condition(number: i32) -> Option<Condition> {
+    match v1::SetCondition::try_from(number) {
+        Ok(v1::SetCondition::Unspecified | v1::SetCondition::None) => Some(Condition::None),
+        Ok(v1::SetCondition::IfAbsent) => Some(Condition::IfAbsent),
+        Ok(v1::SetCondition::IfPresent) => Some(Condition::IfPresent),
+        Err(_) => None,
+    }
+}
+
+pub(super) fn entry(key: String, entry: Entry) -> v1::CacheEntry {
+    v1::CacheEntry {
+        key,
+        size_bytes: int64(entry.value.len() as u64),
+        value: entry.value,
+        content_type: entry.content_type,
+        tags: entry.tags,
+        version: int64(entry.version),
+        create_time: Some(timestamp(entry.create_ms)),
+        expire_time: time(entry.expire_ms),
+        stored_bytes: int64(entry.stored_bytes),
+    }
+}
+
+pub(super) fn key_info(info: KeyInfo) -> v1::KeyInfo {
+    v1::KeyInfo {
+        key: info.key,
+        size_bytes: int64(info.size_bytes),
+        expire_time: time(info.expire_ms),
+    }
+}
+
+pub(super) fn time(ms: Option<u64>) -> Option<Timestamp> {
+    ms.map(timestamp)
+}
+
+/// A span in whole milliseconds, a part of one rounded up, so that what is
+/// longer than nothing stays so; what is negative stays negative or 0.
+pub(super) fn span_ms(span: &Duration) -> i64 {
+    let nanos = i128::from(span.seconds) * 1_000 * NANOS_PER_MS + i128::from(span.nanos);
+    let ms = nanos.div_euclid(NANOS_PER_MS) + i128::from(nanos.rem_euclid(NANOS_PER_MS) > 0);
+    i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_rounded_up_and_keep_their_sign() {
+        for (seconds, nanos, ms) in [
+            (0, 0, 0),
+            (0, 1, 1),
+            (0, 1_000_000, 1),
+            (0, 1_000_001, 2),
+            (1, 500_000_000, 1_500),
+            (0, -1, 0),
+            (-1, 0, -1_000),
+            (i64::MAX, i32::MAX, i64::MAX),
+            (i64::MIN, i32::MIN, i64::MIN),
+        ] {
+            assert_eq!(
+                span_ms(&Duration { seconds, nanos }),
+                ms,
+                "{seconds} {nanos}"
+            );
+        }
+    }
+}
