@@ -3,13 +3,21 @@
 
 mod admission;
 pub mod api_key;
+pub mod audit;
 mod caller;
 mod directory;
 pub mod id;
+mod issuance;
 mod key_use;
+mod lifecycle;
+mod listing;
+mod mask;
+mod once;
 pub mod page;
 mod pepper;
 pub mod plan;
+mod profile;
+mod purge;
 pub mod reclaim;
 pub mod record;
 mod tenancy;
@@ -21,8 +29,16 @@ use secrecy::SecretString;
 
 pub use caller::{Caller, Grant, Permission, Scope, Scopes};
 pub use directory::{Directory, FRESH};
+pub use issuance::{ApiKeys, Issued, NewApiKey};
+pub use lifecycle::{Created, NewTenant, Update};
+pub use listing::{Filter, Listed};
+pub use mask::Mask;
+pub use once::Change;
 pub use pepper::Pepper;
 pub use plan::Quotas;
+pub use profile::Profile;
+pub use purge::PurgeReport;
+pub use record::{ApiKey, Owner, State, Suspension, SuspensionMode, Tenant};
 pub use tenancy::{Access, Tenancy};
 
 use crate::{
@@ -64,6 +80,14 @@ impl Tenants {
             store,
             ..self.clone()
         }
+    }
+
+    /// The work behind the calls, for as long as it is polled: bytes are reclaimed,
+    /// overdue tenants purged, uses of keys kept. One a replica, beside
+    /// [`Directory::follow`].
+    pub async fn maintain(&self) {
+        let reclaim = reclaim::run(self.store.clone());
+        tokio::join!(reclaim, self.purge_overdue(), self.keep_uses());
     }
 
     /// The store it works on.

@@ -1,0 +1,532 @@
+//! The life of a tenant: created, changed, suspended, resumed, deleted and
+//! brought back. It does not know what a tenant's entries are, nor how they go.
+//!
+//! A change is one read and one commit, and the commit checks that the record is
+//! still the one that was read. A creation is one commit.
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Change, Mask, Profile, SuspensionMode, Tenant, Tenants,
+    admission::pepper_key,
+    api_key, id,
+    issuance::{Issued, NewApiKey},
+    once::Once,
+    plan, profile, purge,
+    record::{self, ApiKey, State, Suspension},
+};
+use crate::{
+    error::{Error, Result, Violations},
+    store::{Batch, Check, Commit, Incarnation, Limits, Record, Refusal, Space, Write},
+    tenant::Caller,
+};
+
+/// How often a commit is tried again when others write the same record.
+pub(super) const ATTEMPTS: usize = 8;
+
+const REASON_CHARS: usize = 512;
+
+/// Asks for a new tenant.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct NewTenant {
+    /// The id; generated when empty.
+    pub tenant_id: String,
+    /// Its fields.
+    pub profile: Profile,
+}
+
+/// A new tenant and its first API key; a validation alone makes no key.
+#[derive(Debug)]
+pub struct Created {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Its first key, which has every tenant scope.
+    pub issued: Option<Issued>,
+}
+
+/// Asks for a change of a tenant's fields.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Update {
+    /// The tenant.
+    pub tenant_id: String,
+    /// The new values.
+    pub profile: Profile,
+    /// The fields to change; see [`Mask::parse`].
+    pub update_mask: Vec<String>,
+}
+
+/// What a creation answers, for a replay.
+#[derive(Serialize, Deserialize)]
+struct CreatedAnswer {
+    tenant: Tenant,
+    api_key: ApiKey,
+}
+
+impl Tenants {
+    /// Creates a tenant and its first API key, in one commit.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::TenantExists`], [`Error::MaxTenants`],
+    /// [`Error::RequestIdReused`]; those of the store.
+    pub async fn create(&self, new: NewTenant, mut change: Change) -> Result<Created> {
+        let once = Once::of(
+            "CreateTenant",
+            &change.request_id,
+            &new,
+            &mut change.violations,
+        )?;
+        let settings = self.settings.load_full();
+        change.violations.require(
+            new.tenant_id.is_empty() || id::is_valid(&new.tenant_id),
+            "tenant_id",
+            id::RULE,
+        );
+        new.profile.validate("", &settings, &mut change.violations);
+        change.violations.check()?;
+        let max_tenants = u64::try_from(settings.max_tenants).ok();
+        if change.validate_only {
+            return self.rehearse(&new, once.as_ref(), max_tenants).await;
+        }
+        for _ in 0..ATTEMPTS {
+            let pepper = self.pepper().await?;
+            let tenant = self.draft(&new);
+            let first = NewApiKey::first();
+            let key_id = api_key::generate_id(tenant.incarnation);
+            let secret = once.as_ref().map_or_else(crate::random::bytes, |o| {
+                pepper.derive(&key_id, &o.request_id)
+            });
+            let key = first.draft(key_id, &tenant, pepper.mac(&secret), tenant.create_ms);
+            let answer = CreatedAnswer {
+                tenant,
+                api_key: key.bare(),
+            };
+            let writes = [
+                Write::put(
+                    record::tenant_key(&answer.tenant.tenant_id),
+                    record::encode(&answer.tenant)?,
+                )
+                .when(Check::Absent),
+                Write::put(record::api_key_key(&key.key_id), record::encode(&key)?)
+                    .when(Check::Absent),
+                // Were the store another by now, the key could never be compared.
+                Write::check(pepper_key(), Check::Version(pepper.version)),
+            ];
+            // The request first: a replay finds its record before it finds its tenant.
+            let request = once.as_ref().map(|once| once.write(&answer)).transpose()?;
+            let mut batch = Batch::of(request.into_iter().chain(writes));
+            batch.limits = Limits {
+                entries: max_tenants,
+                bytes: None,
+            };
+            let at = usize::from(once.is_some());
+            match self.store.commit(&Space::registry(), batch).await? {
+                Commit::Applied(_) => {
+                    self.directory
+                        .drop_key(&record::tenant_key(&answer.tenant.tenant_id));
+                    let text = SecretString::from(api_key::format(&key.key_id, &secret));
+                    let issued = Issued {
+                        api_key: answer.api_key,
+                        secret: Some(text),
+                    };
+                    return Ok(Created {
+                        tenant: answer.tenant,
+                        issued: Some(issued),
+                    });
+                }
+                Commit::Refused(Refusal::Exceeded { limit, .. }) => {
+                    return Err(Error::MaxTenants { limit });
+                }
+                Commit::Refused(Refusal::Conflict { write, .. }) if write == at => {
+                    if !new.tenant_id.is_empty() {
+                        return Err(Error::TenantExists(new.tenant_id));
+                    }
+                }
+                Commit::Refused(Refusal::Conflict { write, .. }) if write < at => {
+                    if let Some(created) = self.replay_creation(once.as_ref()).await? {
+                        return Ok(created);
+                    }
+                }
+                Commit::Refused(Refusal::Conflict { .. }) => self.directory.drop_pepper(),
+                Commit::Refused(refusal) => return Err(super::unexpected(&refusal)),
+            }
+        }
+        Err(Error::RequestInProgress)
+    }
+
+    fn draft(&self, new: &NewTenant) -> Tenant {
+        let now_ms = self.store.now_ms();
+        let profile = new.profile.clone();
+        let settings = self.settings.load();
+        Tenant {
+            format: record::FORMAT,
+            tenant_id: if new.tenant_id.is_empty() {
+                id::generate()
+            } else {
+                new.tenant_id.clone()
+            },
+            incarnation: Incarnation::random(),
+            display_name: profile.display_name,
+            plan: if profile.plan.is_empty() {
+                settings.default_plan.clone()
+            } else {
+                profile.plan
+            },
+            owner: profile.owner.unwrap_or_default(),
+            labels: profile.labels,
+            settings: profile.settings.unwrap_or_default(),
+            quotas: profile.quotas.unwrap_or_default(),
+            delete_protection: profile.delete_protection,
+            suspension: None,
+            create_ms: now_ms,
+            update_ms: now_ms,
+            delete_ms: None,
+            purge_ms: None,
+            purging: false,
+            etag: record::new_etag(),
+        }
+    }
+
+    /// Every check of a creation, and nothing written.
+    async fn rehearse(
+        &self,
+        new: &NewTenant,
+        once: Option<&Once>,
+        max_tenants: Option<u64>,
+    ) -> Result<Created> {
+        if let Some(created) = self.replay_creation(once).await? {
+            return Ok(created);
+        }
+        let tenant = self.draft(new);
+        if self.find_tenant(&tenant.tenant_id).await?.is_some() {
+            return Err(Error::TenantExists(tenant.tenant_id));
+        }
+        if let Some(limit) = max_tenants
+            && self.store.usage(&Space::registry()).await?.entries >= limit
+        {
+            return Err(Error::MaxTenants { limit });
+        }
+        Ok(Created {
+            tenant,
+            issued: None,
+        })
+    }
+
+    async fn replay_creation(&self, once: Option<&Once>) -> Result<Option<Created>> {
+        let Some(once) = once else { return Ok(None) };
+        let read = self
+            .store
+            .read(&Space::registry(), 0, &[once.key()])
+            .await?;
+        let Some(found) = read.records.into_iter().next().flatten() else {
+            return Ok(None);
+        };
+        let answer: CreatedAnswer = once.replay(&found)?;
+        let issued = self.reissued(once, answer.api_key).await?;
+        Ok(Some(Created {
+            tenant: answer.tenant,
+            issued: Some(issued),
+        }))
+    }
+
+    /// A tenant, a deleted one included, as the store has it now.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::TenantMismatch`]; [`Error::KeyInvalid`] for a
+    /// key of an earlier life of the tenant; those of the store.
+    pub async fn get(&self, caller: &Caller, tenant_id: &str) -> Result<Tenant> {
+        let tenant_id = caller.tenant_id(tenant_id)?;
+        let found = if id::is_valid(tenant_id) {
+            self.find_tenant(tenant_id).await?
+        } else {
+            None
+        };
+        match (caller, found) {
+            (Caller::Admin, Some((tenant, _))) => Ok(tenant),
+            (Caller::Admin, None) => Err(Error::no_tenant(tenant_id)),
+            (Caller::Key(grant), Some((tenant, _))) if grant.incarnation == tenant.incarnation => {
+                Ok(tenant)
+            }
+            (Caller::Key(_), _) => Err(Error::KeyInvalid),
+        }
+    }
+
+    /// The quotas in force for a tenant.
+    pub fn effective_quotas(&self, tenant: &Tenant) -> plan::Quotas {
+        plan::effective(
+            &plan::named(&self.settings.load(), &tenant.plan),
+            &tenant.quotas,
+        )
+    }
+
+    /// Changes the masked fields.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::InvalidFieldMask`], [`Error::NotFound`],
+    /// [`Error::TenantDeleted`], [`Error::EtagMismatch`],
+    /// [`Error::RequestIdReused`]; those of the store.
+    pub async fn update(&self, update: Update, mut change: Change) -> Result<Tenant> {
+        let settings = self.settings.load_full();
+        update
+            .profile
+            .validate("tenant.", &settings, &mut change.violations);
+        change.violations.require(
+            !update.tenant_id.is_empty(),
+            "tenant.tenant_id",
+            "empty: name the tenant to change",
+        );
+        let mask = match Mask::parse(&update.update_mask, &update.profile) {
+            Ok(mask) => mask,
+            // Other violations are told first; with them the mask would only
+            // change the reason.
+            Err(error) => return change.violations.check().and(Err(error)),
+        };
+        let asked = update.clone();
+        self.change_tenant(
+            "UpdateTenant",
+            &asked.tenant_id,
+            &asked,
+            change,
+            |tenant, _| {
+                mask.apply(&update.profile, &settings.default_plan, tenant);
+                let mut violations = Violations::default();
+                profile::validate_whole(tenant, &mut violations);
+                violations.check()?;
+                Ok(Vec::new())
+            },
+        )
+        .await
+    }
+
+    /// Suspends a tenant, or changes how it is suspended.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::TenantDeleted`], [`Error::EtagMismatch`],
+    /// [`Error::Invalid`], [`Error::RequestIdReused`]; those of the store.
+    pub async fn suspend(
+        &self,
+        tenant_id: &str,
+        mode: SuspensionMode,
+        reason: &str,
+        mut change: Change,
+    ) -> Result<Tenant> {
+        change.violations.require(
+            reason.chars().count() <= REASON_CHARS,
+            "reason",
+            "longer than 512 characters",
+        );
+        self.change_tenant(
+            "SuspendTenant",
+            tenant_id,
+            &(tenant_id, mode, reason),
+            change,
+            |tenant, now_ms| {
+                let same = tenant
+                    .suspension
+                    .as_ref()
+                    .is_some_and(|s| s.mode == mode && s.reason == reason);
+                if !same {
+                    tenant.suspension = Some(Suspension {
+                        mode,
+                        reason: reason.to_owned(),
+                        time_ms: now_ms,
+                    });
+                }
+                Ok(Vec::new())
+            },
+        )
+        .await
+    }
+
+    /// Puts a suspended tenant back in service; an active one stays as it is.
+    ///
+    /// # Errors
+    /// As [`Tenants::suspend`].
+    pub async fn resume(&self, tenant_id: &str, change: Change) -> Result<Tenant> {
+        self.change_tenant(
+            "ResumeTenant",
+            tenant_id,
+            &tenant_id,
+            change,
+            |tenant, _| {
+                tenant.suspension = None;
+                Ok(Vec::new())
+            },
+        )
+        .await
+    }
+
+    /// Deletes a tenant: its data are closed at once, and purged after the grace.
+    /// `None` where there is none and that is allowed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::TenantDeleted`] (unless `allow_missing`),
+    /// [`Error::DeleteProtected`], [`Error::EtagMismatch`],
+    /// [`Error::RequestIdReused`]; those of the store.
+    pub async fn delete(
+        &self,
+        tenant_id: &str,
+        allow_missing: bool,
+        change: Change,
+    ) -> Result<Option<Tenant>> {
+        let grace = self.settings.load().delete_grace;
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let deleted = self
+            .change_live_or_not(
+                "DeleteTenant",
+                tenant_id,
+                &(tenant_id, allow_missing),
+                change,
+                |tenant, now_ms| {
+                    if tenant.state() == State::Deleted {
+                        return if allow_missing {
+                            Ok(Vec::new())
+                        } else {
+                            Err(Error::TenantDeleted(tenant_id.to_owned()))
+                        };
+                    }
+                    if tenant.delete_protection {
+                        return Err(Error::DeleteProtected(tenant_id.to_owned()));
+                    }
+                    let purge_ms = now_ms.saturating_add(grace_ms);
+                    tenant.delete_ms = Some(now_ms);
+                    tenant.purge_ms = Some(purge_ms);
+                    Ok(vec![purge::due(tenant_id, purge_ms)?])
+                },
+            )
+            .await;
+        match deleted {
+            Ok(tenant) => Ok(Some(tenant)),
+            Err(Error::NotFound { .. }) if allow_missing => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings a deleted tenant back with all it had; a live one stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::ConditionNotMet`] once a purge has begun,
+    /// [`Error::EtagMismatch`], [`Error::RequestIdReused`]; those of the store.
+    pub async fn undelete(&self, tenant_id: &str, change: Change) -> Result<Tenant> {
+        self.change_live_or_not(
+            "UndeleteTenant",
+            tenant_id,
+            &tenant_id,
+            change,
+            |tenant, _| {
+                if tenant.purging {
+                    return Err(Error::ConditionNotMet {
+                        subject: format!("tenant {tenant_id}"),
+                        description: "its purge has begun".into(),
+                    });
+                }
+                let due = tenant
+                    .purge_ms
+                    .map(|purge_ms| Write::delete(purge::due_key(tenant_id, purge_ms)));
+                tenant.delete_ms = None;
+                tenant.purge_ms = None;
+                Ok(due.into_iter().collect())
+            },
+        )
+        .await
+    }
+
+    /// Changes a tenant that is not deleted.
+    async fn change_tenant(
+        &self,
+        rpc: &str,
+        tenant_id: &str,
+        content: &impl Serialize,
+        change: Change,
+        edit: impl Fn(&mut Tenant, u64) -> Result<Vec<Write>>,
+    ) -> Result<Tenant> {
+        self.change_live_or_not(rpc, tenant_id, content, change, |tenant, now_ms| {
+            if tenant.state() == State::Deleted {
+                return Err(Error::TenantDeleted(tenant_id.to_owned()));
+            }
+            edit(tenant, now_ms)
+        })
+        .await
+    }
+
+    /// Reads a tenant, lets `edit` change it, and commits that with the writes
+    /// `edit` returns and the request's record. Repeats where others were faster,
+    /// unless the caller named the etag it relied on.
+    async fn change_live_or_not(
+        &self,
+        rpc: &str,
+        tenant_id: &str,
+        content: &impl Serialize,
+        mut change: Change,
+        edit: impl Fn(&mut Tenant, u64) -> Result<Vec<Write>>,
+    ) -> Result<Tenant> {
+        let etag = change.etag.as_str();
+        let once = Once::of(
+            rpc,
+            &change.request_id,
+            &(content, etag),
+            &mut change.violations,
+        )?;
+        change
+            .violations
+            .require(!tenant_id.is_empty(), "tenant_id", "empty: name the tenant");
+        std::mem::take(&mut change.violations).check()?;
+        if !id::is_valid(tenant_id) {
+            return Err(Error::no_tenant(tenant_id));
+        }
+        let key = record::tenant_key(tenant_id);
+        let mut keys = vec![key.clone()];
+        keys.extend(once.as_ref().map(Once::key));
+        for _ in 0..ATTEMPTS {
+            let mut found = self
+                .store
+                .read(&Space::registry(), 0, &keys)
+                .await?
+                .records
+                .into_iter();
+            let tenant: Option<Record> = found.next().flatten();
+            if let (Some(once), Some(answered)) = (&once, found.next().flatten()) {
+                return once.replay(&answered);
+            }
+            let tenant = tenant.ok_or_else(|| Error::no_tenant(tenant_id))?;
+            let version = tenant.version;
+            let before: Tenant = record::decode(&tenant.value)?;
+            if !etag.is_empty() && etag != before.etag {
+                return Err(Error::EtagMismatch);
+            }
+            let now_ms = self.store.now_ms();
+            let mut after = before.clone();
+            let more = edit(&mut after, now_ms)?;
+            let changed = after != before;
+            if change.validate_only || (!changed && once.is_none()) {
+                return Ok(after);
+            }
+            if changed {
+                after.changed(now_ms);
+            }
+            let write = if changed {
+                Write::put(key.clone(), record::encode(&after)?).when(Check::Version(version))
+            } else {
+                Write::check(key.clone(), Check::Version(version))
+            };
+            let request = once.as_ref().map(|once| once.write(&after)).transpose()?;
+            let batch = Batch::of([write].into_iter().chain(request).chain(more));
+            match self.store.commit(&Space::registry(), batch).await? {
+                Commit::Applied(_) => {
+                    self.directory.drop_key(&key);
+                    return Ok(after);
+                }
+                Commit::Refused(Refusal::Conflict { write: 0, .. })
+                    if !etag.is_empty() && once.is_none() =>
+                {
+                    return Err(Error::EtagMismatch);
+                }
+                // The next read tells what happened: another change, or this very
+                // request through another replica.
+                Commit::Refused(Refusal::Conflict { .. }) => {}
+                Commit::Refused(refusal) => return Err(super::unexpected(&refusal)),
+            }
+        }
+        Err(Error::RequestInProgress)
+    }
+}

@@ -1,0 +1,423 @@
+//! A deleted tenant leaves for good: its entries, its API keys, itself. It does
+//! not know how bytes leave the store; that is `reclaim`'s work.
+//!
+//! The steps are ordered so that whoever finds a purge half done can finish it:
+//! 1. the tenant is marked, and a job is left, in one commit; from here nothing
+//!    brings the tenant back;
+//! 2. its space is removed: no entry can be read or written any more;
+//! 3. its API keys go, page by page, each page in one commit with the job's count;
+//! 4. the tenant and the job go, and a reclaim job takes their place, in one commit.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    Change, Tenant, Tenants, id, reclaim,
+    record::{self, State, incarnation},
+};
+use crate::{
+    error::{Error, Result},
+    store::{
+        Batch, Check, Commit, Handle, Incarnation, Key, Outcome, Query, Refusal, Space, Step,
+        Table, Usage, Write,
+    },
+};
+
+/// How long a purge waits for the bytes to leave before it answers PENDING.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// API keys removed in one commit.
+const KEYS: usize = 50;
+
+/// How often overdue tenants and abandoned purges are looked for.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// A purge that began so long ago was left by a replica that died.
+const ABANDONED_MS: u64 = 30_000;
+
+const DUE: &str = "d:";
+const PURGE: &str = "p:";
+
+/// What a purge removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PurgeReport {
+    /// Cache entries held when the tenant was purged.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// API keys removed.
+    pub api_keys: u64,
+    /// Whether the bytes have left the store already.
+    pub reclaimed: bool,
+}
+
+/// A tenant to be purged when its time has come.
+#[derive(Serialize, Deserialize)]
+struct Due {
+    format: u32,
+    tenant_id: String,
+}
+
+/// A purge under way.
+#[derive(Clone, Serialize, Deserialize)]
+struct Purge {
+    format: u32,
+    tenant_id: String,
+    #[serde(with = "incarnation")]
+    incarnation: Incarnation,
+    create_ms: u64,
+    /// What the space held when the purge began, for whoever finishes it after
+    /// another removed the space.
+    entries: u64,
+    bytes: u64,
+    /// API keys removed so far.
+    api_keys: u64,
+}
+
+/// Notes that a tenant is to be purged at this time.
+pub(super) fn due(tenant_id: &str, purge_ms: u64) -> Result<Write> {
+    let due = Due {
+        format: record::FORMAT,
+        tenant_id: tenant_id.to_owned(),
+    };
+    Ok(Write::put(
+        due_key(tenant_id, purge_ms),
+        record::encode(&due)?,
+    ))
+}
+
+/// Where it is noted. Listed in the order of time.
+pub(super) fn due_key(tenant_id: &str, purge_ms: u64) -> Key {
+    Key::new(
+        Table::Job,
+        format!("{DUE}{purge_ms:020}:{tenant_id}").into_bytes(),
+    )
+}
+
+fn purge_key(tenant_id: &str) -> Key {
+    Key::new(Table::Job, format!("{PURGE}{tenant_id}").into_bytes())
+}
+
+impl Tenants {
+    /// Removes a deleted tenant for good. A purge that was interrupted is
+    /// finished by asking again, and by the background.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::ConditionNotMet`] where it is not deleted,
+    /// [`Error::EtagMismatch`], [`Error::RequestInProgress`] where another purges
+    /// it right now; those of the store.
+    pub async fn purge(&self, tenant_id: &str, mut change: Change) -> Result<PurgeReport> {
+        change
+            .violations
+            .require(!tenant_id.is_empty(), "tenant_id", "empty: name the tenant");
+        change.violations.check()?;
+        let found = if id::is_valid(tenant_id) {
+            self.find_tenant(tenant_id).await?
+        } else {
+            None
+        };
+        let (tenant, version) = found.ok_or_else(|| Error::no_tenant(tenant_id))?;
+        if !change.etag.is_empty() && change.etag != tenant.etag {
+            return Err(Error::EtagMismatch);
+        }
+        if tenant.state() != State::Deleted {
+            return Err(Error::ConditionNotMet {
+                subject: format!("tenant {tenant_id}"),
+                description: "it is not deleted: delete it first".into(),
+            });
+        }
+        if change.validate_only {
+            let held = self.held(&tenant).await?;
+            let api_keys = self.count_api_keys(tenant.incarnation).await?;
+            return Ok(PurgeReport {
+                entries: held.entries,
+                bytes: held.bytes,
+                api_keys,
+                reclaimed: false,
+            });
+        }
+        if !tenant.purging {
+            self.begin(tenant, version).await?;
+        }
+        self.finish(tenant_id).await
+    }
+
+    /// Step 1.
+    async fn begin(&self, mut tenant: Tenant, version: u64) -> Result<()> {
+        let held = self.held(&tenant).await?;
+        let now_ms = self.store.now_ms();
+        tenant.purging = true;
+        tenant.changed(now_ms);
+        let purge = Purge {
+            format: record::FORMAT,
+            tenant_id: tenant.tenant_id.clone(),
+            incarnation: tenant.incarnation,
+            create_ms: now_ms,
+            entries: held.entries,
+            bytes: held.bytes,
+            api_keys: 0,
+        };
+        let due = tenant
+            .purge_ms
+            .map(|ms| Write::delete(due_key(&tenant.tenant_id, ms)));
+        let key = record::tenant_key(&tenant.tenant_id);
+        let writes = [
+            Write::put(key.clone(), record::encode(&tenant)?).when(Check::Version(version)),
+            Write::put(purge_key(&tenant.tenant_id), record::encode(&purge)?),
+        ];
+        match self
+            .store
+            .commit(&Space::registry(), Batch::of(writes.into_iter().chain(due)))
+            .await?
+        {
+            Commit::Applied(_) => {
+                self.directory.drop_key(&key);
+                Ok(())
+            }
+            Commit::Refused(Refusal::Conflict { .. }) => Err(Error::RequestInProgress),
+            Commit::Refused(refusal) => Err(super::unexpected(&refusal)),
+        }
+    }
+
+    /// Steps 2 to 4, as far as they are still to be done.
+    async fn finish(&self, tenant_id: &str) -> Result<PurgeReport> {
+        let registry = Space::registry();
+        let keys = [record::tenant_key(tenant_id), purge_key(tenant_id)];
+        let mut found = self
+            .store
+            .read(&registry, 0, &keys)
+            .await?
+            .records
+            .into_iter();
+        let (Some(tenant), Some(job)) = (found.next().flatten(), found.next().flatten()) else {
+            // Another finished it a moment ago.
+            return Err(Error::no_tenant(tenant_id));
+        };
+        let mut purge: Purge = record::decode(&job.value)?;
+
+        let remove = Batch {
+            step: Some(Step::Remove),
+            ..Batch::default()
+        };
+        match self
+            .store
+            .commit(&Space::tenant(purge.incarnation), remove)
+            .await?
+        {
+            Commit::Applied(applied) => {
+                purge.entries = applied.usage.entries;
+                purge.bytes = applied.usage.bytes;
+            }
+            Commit::Refused(Refusal::Gone) => {}
+            Commit::Refused(refusal) => return Err(super::unexpected(&refusal)),
+        }
+
+        let version = self.remove_api_keys(&mut purge, job.version).await?;
+
+        let (reclaim_id, reclaim_job) =
+            reclaim::job(&self.store, purge.incarnation, reclaim::Work::Removed)?;
+        let writes = [
+            Write::delete(keys[0].clone()).when(Check::Version(tenant.version)),
+            Write::delete(purge_key(tenant_id)).when(Check::Version(version)),
+            reclaim_job,
+        ];
+        match self.store.commit(&registry, Batch::of(writes)).await? {
+            Commit::Applied(_) => self.directory.drop_key(&record::tenant_key(tenant_id)),
+            Commit::Refused(Refusal::Conflict { .. }) => return Err(Error::RequestInProgress),
+            Commit::Refused(refusal) => return Err(super::unexpected(&refusal)),
+        }
+        // The purge is done; that its bytes cannot go right now is no failure of it.
+        let reclaimed = match reclaim::at_once(&self.store, &reclaim_id, AT_ONCE).await {
+            Ok(reclaimed) => reclaimed,
+            Err(error) => {
+                tracing::debug!(%error, "purged, and left to be reclaimed");
+                false
+            }
+        };
+        Ok(PurgeReport {
+            entries: purge.entries,
+            bytes: purge.bytes,
+            api_keys: purge.api_keys,
+            reclaimed,
+        })
+    }
+
+    /// Step 3; the job's version after it.
+    async fn remove_api_keys(&self, purge: &mut Purge, mut version: u64) -> Result<u64> {
+        let registry = Space::registry();
+        let mut query = keys_of(purge.incarnation, KEYS);
+        loop {
+            let page = self.store.list(&registry, query.clone()).await?;
+            let ids: Vec<Bytes> = page.items.into_iter().map(|item| item.path).collect();
+            if !ids.is_empty() {
+                purge.api_keys += ids.len() as u64;
+                let job = Write::put(purge_key(&purge.tenant_id), record::encode(purge)?)
+                    .when(Check::Version(version));
+                let gone = ids.iter().flat_map(|id| {
+                    [Table::ApiKey, Table::KeyUse]
+                        .map(|table| Write::delete(Key::new(table, id.clone())))
+                });
+                match self
+                    .store
+                    .commit(&registry, Batch::of([job].into_iter().chain(gone)))
+                    .await?
+                {
+                    Commit::Applied(applied) => {
+                        if let Some(Outcome::Done { version: now, .. }) = applied.outcomes.first() {
+                            version = *now;
+                        }
+                    }
+                    Commit::Refused(Refusal::Conflict { .. }) => {
+                        return Err(Error::RequestInProgress);
+                    }
+                    Commit::Refused(refusal) => return Err(super::unexpected(&refusal)),
+                }
+                for id in ids {
+                    self.directory.drop_key(&Key::new(Table::ApiKey, id));
+                }
+            }
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(version),
+            }
+        }
+    }
+
+    async fn held(&self, tenant: &Tenant) -> Result<Usage> {
+        Ok(self.store.usage(&Space::tenant(tenant.incarnation)).await?)
+    }
+
+    async fn count_api_keys(&self, incarnation: Incarnation) -> Result<u64> {
+        let mut query = Query {
+            value_bytes: 0,
+            ..keys_of(incarnation, 1000)
+        };
+        let mut count = 0;
+        loop {
+            let page = self.store.list(&Space::registry(), query.clone()).await?;
+            count += page.items.len() as u64;
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(count),
+            }
+        }
+    }
+
+    /// Purges tenants whose time has come and finishes purges that were left half
+    /// done, for as long as it is polled. Every replica runs one.
+    pub(super) async fn purge_overdue(&self) {
+        loop {
+            if let Err(error) = self.purge_pass().await {
+                tracing::debug!(%error, "purge of overdue tenants interrupted");
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    /// Purges what is overdue now.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn purge_pass(&self) -> Result<()> {
+        let now_ms = self.store.now_ms();
+        for (key, due) in first_jobs::<Due>(&self.store, DUE).await? {
+            if key.path.as_ref() > format!("{DUE}{now_ms:020}:~").as_bytes() {
+                break;
+            }
+            self.purge_due(key, &due.tenant_id, now_ms).await?;
+        }
+        for (key, purge) in first_jobs::<Purge>(&self.store, PURGE).await? {
+            if now_ms > purge.create_ms.saturating_add(ABANDONED_MS) {
+                match self.finish(&purge.tenant_id).await {
+                    Ok(report) => told(&purge.tenant_id, &report),
+                    Err(Error::RequestInProgress) => {}
+                    Err(Error::NotFound { .. }) => self.forget(key).await?,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn purge_due(&self, note: Key, tenant_id: &str, now_ms: u64) -> Result<()> {
+        let found = self.find_tenant(tenant_id).await?;
+        let overdue = |tenant: &Tenant| tenant.purge_ms.is_some_and(|purge_ms| purge_ms <= now_ms);
+        if !found.is_some_and(|(tenant, _)| overdue(&tenant)) {
+            return self.forget(note).await;
+        }
+        match self.purge(tenant_id, Change::default()).await {
+            Ok(report) => {
+                told(tenant_id, &report);
+                Ok(())
+            }
+            // Another replica is at it, or the tenant was brought back just now.
+            Err(
+                Error::RequestInProgress | Error::NotFound { .. } | Error::ConditionNotMet { .. },
+            ) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn forget(&self, job: Key) -> Result<()> {
+        super::applied(
+            self.store
+                .commit(&Space::registry(), Batch::of([Write::delete(job)]))
+                .await?,
+        )?;
+        Ok(())
+    }
+}
+
+fn told(tenant_id: &str, report: &PurgeReport) {
+    let PurgeReport {
+        entries,
+        bytes,
+        api_keys,
+        ..
+    } = report;
+    tracing::info!(
+        tenant_id,
+        entries,
+        bytes,
+        api_keys,
+        "purged a tenant whose grace was over"
+    );
+}
+
+fn keys_of(incarnation: Incarnation, limit: usize) -> Query {
+    Query {
+        table: Table::ApiKey,
+        generation: 0,
+        prefix: incarnation.to_string().into_bytes().into(),
+        after: None,
+        limit,
+        value_bytes: 0,
+    }
+}
+
+/// The first jobs of a kind; the next pass finds those behind them.
+async fn first_jobs<T: DeserializeOwned>(
+    store: &Handle,
+    prefix: &'static str,
+) -> Result<Vec<(Key, T)>> {
+    let query = Query {
+        table: Table::Job,
+        generation: 0,
+        prefix: Bytes::from_static(prefix.as_bytes()),
+        after: None,
+        limit: 100,
+        value_bytes: 64 * 1024,
+    };
+    let page = store.list(&Space::registry(), query).await?;
+    page.items
+        .into_iter()
+        .map(|item| {
+            Ok((
+                Key::new(Table::Job, item.path),
+                record::decode(&item.record.value)?,
+            ))
+        })
+        .collect()
+}
