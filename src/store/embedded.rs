@@ -1,1 +1,328 @@
-//! x
+//! The embedded backend: a file of this process, or memory. One thread writes,
+//! any thread reads. It does not know what is stored in it.
+
+mod clock;
+mod decision;
+mod fault;
+mod history;
+mod layout;
+mod ledger;
+mod opening;
+mod snapshot;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use self::{
+    clock::Clock,
+    fault::{Fault, contained},
+    history::History,
+    opening::Opening,
+    snapshot::Snapshot,
+    writer::{Answer, Request, Work, Writer},
+};
+use super::{
+    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Page, Position, Query, Read,
+    Reclaim, Reclaimed, Result, Space, Store, Usage,
+};
+
+/// Requests that may wait for the writer.
+const QUEUE: usize = 4_096;
+
+/// Bytes that may wait for the writer.
+const QUEUE_BYTES: usize = 256 << 20;
+
+/// How long a read waits while the file is opened again after a fault.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The embedded store. All cores share one.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    queue: Mutex<Option<SyncSender<Request>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the writer and the readers share.
+struct Shared {
+    clock: Clock,
+    history: History,
+    snapshot: ArcSwapOption<Snapshot>,
+    queued_bytes: AtomicUsize,
+    closed: AtomicBool,
+}
+
+impl Embedded {
+    /// Opens the store in a folder, which is made where it is missing. A folder
+    /// that is in use by another process, or holds no store, is refused with
+    /// [`Error::Unusable`].
+    pub fn open(folder: &Path) -> Result<Self> {
+        Self::open_with_clock(folder, clock::machine_ms)
+    }
+
+    /// The same by another clock, in milliseconds since 1970.
+    pub fn open_with_clock(
+        folder: &Path,
+        clock: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let what = format!("folder {}", folder.display());
+        Self::start(Opening::folder(folder)?, &what, Clock::over(clock))
+    }
+
+    /// A store that forgets everything when it is closed.
+    pub fn in_memory() -> Result<Self> {
+        Self::in_memory_with_clock(clock::machine_ms)
+    }
+
+    /// The same by another clock, in milliseconds since 1970.
+    pub fn in_memory_with_clock(clock: impl Fn() -> u64 + Send + Sync + 'static) -> Result<Self> {
+        Self::start(Opening::memory(), "memory", Clock::over(clock))
+    }
+
+    fn start(opening: Opening, what: &str, clock: Clock) -> Result<Self> {
+        let opened = opening.first(what)?;
+        clock.not_before(opened.clock_ms);
+        let snapshot = contained(|| Snapshot::take(&opened.database))?;
+        let shared = Arc::new(Shared {
+            clock,
+            history: History::new(),
+            snapshot: ArcSwapOption::from_pointee(snapshot),
+            queued_bytes: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        });
+        let (queue, requests) = sync_channel(QUEUE);
+        let writer = Writer::new(
+            opening,
+            opened.database,
+            shared.clone(),
+            requests,
+            opened.run,
+            opened.number,
+        );
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run())
+            .map_err(|error| Error::Unavailable(format!("no thread to write: {error}")))?;
+        Ok(Self {
+            shared,
+            queue: Mutex::new(Some(queue)),
+            writer: Mutex::new(Some(thread)),
+        })
+    }
+
+    fn queue(&self) -> Option<SyncSender<Request>> {
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    async fn ask(&self, work: Work) -> Result<Answer> {
+        let queue = self.queue().ok_or_else(closed)?;
+        let weight = work.weight();
+        if self
+            .shared
+            .queued_bytes
+            .fetch_add(weight, Ordering::Relaxed)
+            > QUEUE_BYTES
+        {
+            self.shared
+                .queued_bytes
+                .fetch_sub(weight, Ordering::Relaxed);
+            return Err(busy());
+        }
+        let (reply, answer) = oneshot::channel();
+        if let Err(error) = queue.try_send(Request {
+            work,
+            weight,
+            reply,
+        }) {
+            self.shared
+                .queued_bytes
+                .fetch_sub(weight, Ordering::Relaxed);
+            return Err(match error {
+                TrySendError::Full(_) => busy(),
+                TrySendError::Disconnected(_) => closed(),
+            });
+        }
+        drop(queue);
+        match answer.await {
+            Ok(answer) => answer,
+            // A request that is dropped unanswered was never begun: the writer
+            // had closed before it came to it.
+            Err(_) if self.shared.closed.load(Ordering::Acquire) => Err(closed()),
+            Err(_) => Err(Error::OutcomeUnknown("the writer has stopped".into())),
+        }
+    }
+
+    /// Reads from the latest moment. While the file is being opened again after
+    /// a fault, waits a little.
+    async fn look<T>(&self, read: impl Fn(&Snapshot, u64) -> fault::Result<T>) -> Result<T> {
+        let began = Instant::now();
+        loop {
+            let Some(snapshot) = self.shared.snapshot.load_full() else {
+                return Err(closed());
+            };
+            match contained(|| read(&snapshot, self.shared.clock.now_ms())) {
+                Err(Fault::Disk(_)) if began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::Unavailable("the store is closed".into())
+}
+
+fn busy() -> Error {
+    Error::Unavailable("too many writes are waiting".into())
+}
+
+fn unexpected(answer: &Answer) -> Error {
+    Error::OutcomeUnknown(format!("the writer answered something else: {answer:?}"))
+}
+
+#[async_trait]
+impl Store for Embedded {
+    async fn read(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
+        self.look(|snapshot, now_ms| snapshot.read(space, generation, keys, now_ms))
+            .await
+    }
+
+    async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {
+        match self.ask(Work::Commit(space.clone(), batch)).await? {
+            Answer::Commit(commit) => Ok(commit),
+            answer => Err(unexpected(&answer)),
+        }
+    }
+
+    async fn list(&self, space: &Space, query: Query) -> Result<Page> {
+        self.look(|snapshot, now_ms| snapshot.list(space, &query, now_ms))
+            .await
+    }
+
+    async fn usage(&self, space: &Space) -> Result<Usage> {
+        self.look(|snapshot, now_ms| snapshot.usage(space, now_ms))
+            .await
+    }
+
+    async fn audit(&self, space: &Space) -> Result<Audit> {
+        let snapshot = self.shared.snapshot.load_full().ok_or_else(closed)?;
+        let shared = self.shared.clone();
+        let space = space.clone();
+        let work = move || contained(|| snapshot.audit(&space, shared.clock.now_ms()));
+        match tokio::task::spawn_blocking(work).await {
+            Ok(audit) => Ok(audit?),
+            Err(error) => Err(Error::Unavailable(error.to_string())),
+        }
+    }
+
+    async fn reclaim(
+        &self,
+        space: &Space,
+        what: Reclaim,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Reclaimed> {
+        if limit == 0 {
+            return Err(Error::Misuse("a reclaim looks at 1 record at least".into()));
+        }
+        let work = Work::Reclaim {
+            space: space.clone(),
+            what,
+            after,
+            limit,
+        };
+        match self.ask(work).await? {
+            Answer::Reclaimed(reclaimed) => Ok(reclaimed),
+            answer => Err(unexpected(&answer)),
+        }
+    }
+
+    async fn changes(&self, position: Option<Position>) -> Result<Changes> {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        Ok(self.shared.history.after(position).await)
+    }
+
+    async fn ping(&self) -> Result<Health> {
+        let began = Instant::now();
+        self.look(|snapshot, now_ms| snapshot.usage(&Space::registry(), now_ms))
+            .await?;
+        Ok(Health {
+            latency_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            exact: true,
+            version: "embedded (redb 4)".into(),
+        })
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.shared.clock.now_ms()
+    }
+
+    fn backend(&self) -> &'static str {
+        "embedded"
+    }
+
+    async fn close(&self) -> Result<()> {
+        let Some(queue) = self
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        else {
+            return Ok(());
+        };
+        let (reply, answer) = oneshot::channel();
+        let mut request = Request {
+            work: Work::Close,
+            weight: 0,
+            reply,
+        };
+        while let Err(error) = queue.try_send(request) {
+            match error {
+                TrySendError::Full(again) => request = again,
+                TrySendError::Disconnected(_) => return Ok(()),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        answer.await.map_err(|_| closed())??;
+        Ok(())
+    }
+}
+
+impl Drop for Embedded {
+    /// Makes everything acknowledged durable and frees the file.
+    fn drop(&mut self) {
+        drop(
+            self.queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! The tables within one write transaction: applies what was decided and keeps
+//! the counters true. It does not know about threads, durability or callers.
+
+use std::collections::HashMap;
+
+use redb::{ReadableTable, Table as Rows, WriteTransaction};
+
+use super::{
+    super::{Applied, Batch, Commit, Cursor, Key, Reclaim, Reclaimed, Space, Table, charge},
+    decision::{self, After, Change, Decision, Known},
+    fault::{Fault, Result},
+    layout::{self, BUCKETS, EXPIRIES, Head, META, RECORDS, SPACES, State},
+};
+
+type Bytewise<'t, V> = Rows<'t, &'static [u8], V>;
+
+/// The tables of a write transaction.
+pub(super) struct Ledger<'t> {
+    records: Bytewise<'t, &'static [u8]>,
+    spaces: Bytewise<'t, &'static [u8]>,
+    buckets: Bytewise<'t, (u64, u64)>,
+    expiries: Bytewise<'t, ()>,
+    meta: Rows<'t, &'static str, u64>,
+    /// The spaces touched so far, as they are now.
+    states: HashMap<Space, State>,
+    /// The run of the store.
+    run: u64,
+}
+
+/// What came of a batch, and the announced keys it changed.
+pub(super) type Verdict = (Commit, Vec<Key>);
+
+impl<'t> Ledger<'t> {
+    pub(super) fn open(transaction: &'t WriteTransaction, run: u64) -> Result<Self> {
+        Ok(Self {
+            records: transaction.open_table(RECORDS)?,
+            spaces: transaction.open_table(SPACES)?,
+            buckets: transaction.open_table(BUCKETS)?,
+            expiries: transaction.open_table(EXPIRIES)?,
+            meta: transaction.open_table(META)?,
+            states: HashMap::new(),
+            run,
+        })
+    }
+
+    /// A fact of the file; 0 where it was never set.
+    pub(super) fn fact(&self, name: &'static str) -> Result<u64> {
+        Ok(self.meta.get(name)?.map_or(0, |value| value.value()))
+    }
+
+    /// Sets a fact of the file.
+    pub(super) fn set_fact(&mut self, name: &'static str, value: u64) -> Result<()> {
+        self.meta.insert(name, value)?;
+        Ok(())
+    }
+
+    /// Writes the states of all spaces that were touched.
+    pub(super) fn finish(mut self) -> Result<()> {
+        for (space, state) in self.states.drain() {
+            if state != State::default() {
+                self.spaces
+                    .insert(space.name().as_bytes(), state.encode().as_slice())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides a batch and applies it. [`Fault::Disk`] spoils the transaction;
+    /// after any other fault, here and below, nothing was written.
+    pub(super) fn commit(&mut self, space: &Space, batch: &Batch, now_ms: u64) -> Result<Verdict> {
+        decision::examine(batch)?;
+        let prefix = layout::prefix(space);
+        let mut state = self.state(space)?;
+        if self.reap(&prefix, &mut state, now_ms)? {
+            self.states.insert(space.clone(), state);
+        }
+        if state.run != self.run {
+            state.run = self.run;
+            if state.sequence > 0 {
+                state.sequence += LOST_VERSIONS;
+            }
+        }
+        let plan =
+            match decision::decide(state, batch, now_ms, |suffix| self.known(&prefix, suffix))? {
+                Decision::Apply(plan) => plan,
+                Decision::Refuse(refusal) => return Ok((Commit::Refused(refusal), Vec::new())),
+            };
+        for change in &plan.changes {
+            self.apply(&prefix, &state, change)?;
+        }
+        self.states.insert(space.clone(), plan.state);
+        let applied = Applied {
+            view: plan.state.view(),
+            outcomes: plan.outcomes,
+            usage: plan.usage,
+        };
+        Ok((Commit::Applied(applied), plan.announced))
+    }
+
+    /// Removes what is unreachable; see [`Reclaim`].
+    pub(super) fn reclaim(
+        &mut self,
+        space: &Space,
+        what: &Reclaim,
+        after: Option<&Cursor>,
+        limit: usize,
+        now_ms: u64,
+    ) -> Result<Reclaimed> {
+        let prefix = layout::prefix(space);
+        let mut state = self.state(space)?;
+        self.reap(&prefix, &mut state, now_ms)?;
+        let gone = state.gone_ms > 0;
+        let (first, end) = match what {
+            Reclaim::Orphans { .. } if gone => (Vec::new(), Vec::new()),
+            Reclaim::Orphans { below } => (
+                layout::beginning(Table::Entry, 0),
+                layout::beginning(Table::Entry, state.generation.min(*below)),
+            ),
+            Reclaim::Below { prefix: paths, .. } => {
+                let first = layout::join(&layout::beginning(Table::Entry, state.generation), paths);
+                let end = layout::beyond(&first);
+                (first, end)
+            }
+        };
+        if gone && matches!(what, Reclaim::Below { .. }) {
+            self.states.insert(space.clone(), state);
+            return Ok(Reclaimed::default());
+        }
+        let from = after.map_or(first, |cursor| layout::join(&cursor.0, &[0]));
+        let to = if end.is_empty() {
+            layout::beyond(&prefix)
+        } else {
+            layout::join(&prefix, &end)
+        };
+        let (found, more) = self.page(&prefix, &layout::join(&prefix, &from), &to, limit)?;
+
+        let mut reclaimed = Reclaimed::default();
+        let last = found.last().map(|(suffix, _)| suffix.clone());
+        for (suffix, known) in found {
+            if matches!(what, Reclaim::Below { version, .. } if known.head.version > *version) {
+                continue;
+            }
+            if let Some(bytes) = self.erase(&prefix, &mut state, &suffix, known, now_ms)? {
+                reclaimed.entries += 1;
+                reclaimed.bytes += bytes;
+            }
+        }
+        let mut swept = !more;
+        if !more && let Reclaim::Orphans { below } = what {
+            let generations = if gone {
+                u64::MAX
+            } else {
+                state.generation.min(*below)
+            };
+            swept = self.forget_buckets(&prefix, generations, limit)?;
+            if swept && generations >= state.generation {
+                state.orphaned = 0;
+            }
+        }
+        self.states.insert(space.clone(), state);
+        if !swept {
+            let place = last.or_else(|| after.map(|cursor| cursor.0.to_vec()));
+            reclaimed.next = Some(Cursor(place.unwrap_or_default().into()));
+        }
+        Ok(reclaimed)
+    }
+
+    /// Deletes records of a space whose time is over, at most so many. Tells how
+    /// many there were.
+    pub(super) fn sweep(&mut self, space: &Space, limit: usize, now_ms: u64) -> Result<usize> {
+        let prefix = layout::prefix(space);
+        let mut state = self.state(space)?;
+        self.reap(&prefix, &mut state, now_ms)?;
+        let to = layout::join(&prefix, &now_ms.to_be_bytes());
+        let mut due = Vec::new();
+        for row in self
+            .expiries
+            .range(prefix.as_slice()..to.as_slice())?
+            .take(limit)
+        {
+            let (key, ()) = row.map(|(key, value)| (key.value().to_vec(), value.value()))?;
+            due.push(key);
+        }
+        let swept = due.len();
+        for key in due {
+            let suffix = key.get(prefix.len() + 8..).unwrap_or_default();
+            let stored = self.records.get(layout::join(&prefix, suffix).as_slice())?;
+            let stored = stored.map(|stored| remains(stored.value()));
+            if let Some(known) = stored.filter(|known| known.head.end_ms < now_ms) {
+                self.erase(&prefix, &mut state, suffix, known, now_ms)?;
+            }
+            self.expiries.remove(key.as_slice())?;
+        }
+        self.states.insert(space.clone(), state);
+        Ok(swept)
+    }
+
+    /// Forgets a space that has long been removed and holds nothing any more.
+    pub(super) fn forget(&mut self, space: &Space, now_ms: u64) -> Result<()> {
+        let prefix = layout::prefix(space);
+        let state = self.state(space)?;
+        let rest = self.page(&prefix, &prefix, &layout::beyond(&prefix), 1)?.0;
+        if state.forgettable(now_ms) && rest.is_empty() {
+            self.states.remove(space);
+            self.spaces.remove(space.name().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn state(&self, space: &Space) -> Result<State> {
+        if let Some(state) = self.states.get(space) {
+            return Ok(*state);
+        }
+        read_state(&self.spaces, space)
+    }
+
+    /// Uncounts the buckets whose time is over. Tells whether there were any.
+    fn reap(&mut self, prefix: &[u8], state: &mut State, now_ms: u64) -> Result<bool> {
+        if state.gone_ms > 0 || state.due == 0 || state.due >= now_ms {
+            return Ok(false);
+        }
+        let from = layout::bucket(prefix, state.generation, 0);
+        let to = layout::bucket(prefix, state.generation, now_ms);
+        for row in self
+            .buckets
+            .extract_from_if(from.as_slice()..to.as_slice(), |_, _| true)?
+        {
+            let (entries, bytes) = row?.1.value();
+            state.entries = state.entries.saturating_sub(entries);
+            state.bytes = state.bytes.saturating_sub(bytes);
+        }
+        state.watermark = now_ms - 1;
+        let end = layout::bucket(prefix, state.generation, u64::MAX);
+        state.due = match self.buckets.range(to.as_slice()..end.as_slice())?.next() {
+            Some(row) => row?
+                .0
+                .value()
+                .last_chunk()
+                .map_or(0, |end| u64::from_be_bytes(*end)),
+            None => 0,
+        };
+        Ok(true)
+    }
+
+    /// What is stored at a suffix.
+    fn known(&self, prefix: &[u8], suffix: &[u8]) -> Result<Option<Known>> {
+        let stored = self.records.get(layout::join(prefix, suffix).as_slice())?;
+        stored.map(|stored| known(stored.value())).transpose()
+    }
+
+    /// Records of a range of keys, and whether there are more.
+    #[allow(clippy::type_complexity)]
+    fn page(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<(Vec<(Vec<u8>, Known)>, bool)> {
+        let mut found = Vec::new();
+        if from >= to {
+            return Ok((found, false));
+        }
+        for row in self.records.range(from..to)? {
+            let (key, stored) = row?;
+            if found.len() == limit {
+                return Ok((found, true));
+            }
+            let suffix = key.value().get(prefix.len()..).unwrap_or_default().to_vec();
+            found.push((suffix, remains(stored.value())));
+        }
+        Ok((found, false))
+    }
+
+    /// Applies a change. `state` is the space's before the batch.
+    fn apply(&mut self, prefix: &[u8], state: &State, change: &Change) -> Result<()> {
+        let key = layout::join(prefix, &change.suffix);
+        if let Some(before) = change.before {
+            self.unschedule(prefix, state, &change.suffix, before)?;
+        }
+        let after = match &change.after {
+            After::Put(head, value) => {
+                let mut place = self
+                    .records
+                    .insert_reserve(key.as_slice(), Head::BYTES + value.len())?;
+                fill(place.as_mut(), *head, value);
+                Some(Known {
+                    head: *head,
+                    value_bytes: value.len(),
+                })
+            }
+            After::Touched(known) => {
+                let value = match self.records.get(key.as_slice())? {
+                    Some(stored) => stored
+                        .value()
+                        .get(Head::BYTES..)
+                        .unwrap_or_default()
+                        .to_vec(),
+                    None => return Err(spoiled("a record went while it was touched")),
+                };
+                let mut place = self
+                    .records
+                    .insert_reserve(key.as_slice(), Head::BYTES + value.len())?;
+                fill(place.as_mut(), known.head, &value);
+                Some(*known)
+            }
+            After::Absent => {
+                self.records.remove(key.as_slice())?;
+                None
+            }
+        };
+        let Some(Known { head, value_bytes }) = after.filter(|after| after.head.end_ms > 0) else {
+            return Ok(());
+        };
+        self.expiries.insert(
+            layout::expiry(prefix, head.end_ms, &change.suffix).as_slice(),
+            (),
+        )?;
+        if change.table.metered() {
+            let path = layout::parse(&change.suffix).map_or(&[][..], |(_, _, path)| path);
+            self.adjust(prefix, state.generation, head.end_ms, |entries, bytes| {
+                (entries + 1, bytes + charge(path, value_bytes))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes a record out of its bucket and its expiry away.
+    fn unschedule(
+        &mut self,
+        prefix: &[u8],
+        state: &State,
+        suffix: &[u8],
+        before: Known,
+    ) -> Result<()> {
+        let end_ms = before.head.end_ms;
+        if end_ms == 0 {
+            return Ok(());
+        }
+        self.expiries
+            .remove(layout::expiry(prefix, end_ms, suffix).as_slice())?;
+        let Some((table, generation, path)) = layout::parse(suffix) else {
+            return Ok(());
+        };
+        if state.counts(table, end_ms) && !state.past(generation) {
+            let cost = charge(path, before.value_bytes);
+            self.adjust(prefix, state.generation, end_ms, |entries, bytes| {
+                (entries.saturating_sub(1), bytes.saturating_sub(cost))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn adjust(
+        &mut self,
+        prefix: &[u8],
+        generation: u64,
+        end_ms: u64,
+        change: impl FnOnce(u64, u64) -> (u64, u64),
+    ) -> Result<()> {
+        let key = layout::bucket(prefix, generation, end_ms);
+        let (entries, bytes) = self
+            .buckets
+            .get(key.as_slice())?
+            .map_or((0, 0), |row| row.value());
+        let (entries, bytes) = change(entries, bytes);
+        if entries == 0 {
+            self.buckets.remove(key.as_slice())?;
+        } else {
+            self.buckets.insert(key.as_slice(), (entries, bytes))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a record and uncounts it where it still counts. The bytes it was
+    /// charged, where it was a metered one whose time is not over.
+    fn erase(
+        &mut self,
+        prefix: &[u8],
+        state: &mut State,
+        suffix: &[u8],
+        known: Known,
+        now_ms: u64,
+    ) -> Result<Option<u64>> {
+        self.unschedule(prefix, state, suffix, known)?;
+        self.records
+            .remove(layout::join(prefix, suffix).as_slice())?;
+        let Some((table, generation, path)) = layout::parse(suffix) else {
+            return Ok(None);
+        };
+        let end_ms = known.head.end_ms;
+        let cost = charge(path, known.value_bytes);
+        if !table.metered() {
+            return Ok(None);
+        }
+        if state.past(generation) {
+            // One that is no longer orphaned at most makes the figure too high;
+            // it is put right when the last orphan has gone.
+            if end_ms == 0 || end_ms > state.orphans_watermark {
+                state.orphaned = state.orphaned.saturating_sub(cost);
+            }
+        } else if state.counts(table, end_ms) {
+            state.entries = state.entries.saturating_sub(1);
+            state.bytes = state.bytes.saturating_sub(cost);
+        }
+        Ok((end_ms == 0 || end_ms >= now_ms).then_some(cost))
+    }
+
+    /// Forgets buckets of past generations. Tells whether all are gone.
+    fn forget_buckets(&mut self, prefix: &[u8], below: u64, limit: usize) -> Result<bool> {
+        let to = layout::bucket(prefix, below, 0);
+        let rows = self.buckets.range(prefix..to.as_slice())?.take(limit + 1);
+        let keys = rows
+            .map(|row| Ok(row?.0.value().to_vec()))
+            .collect::<Result<Vec<_>>>()?;
+        for key in keys.iter().take(limit) {
+            self.buckets.remove(key.as_slice())?;
+        }
+        Ok(keys.len() <= limit)
+    }
+}
+
+/// How many versions a crash can have lost: more than a second's.
+const LOST_VERSIONS: u64 = 1 << 20;
+
+/// A space's state; that of a space never written where there is none.
+pub(super) fn read_state(
+    spaces: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    space: &Space,
+) -> Result<State> {
+    match spaces.get(space.name().as_bytes())? {
+        None => Ok(State::default()),
+        Some(stored) => State::decode(stored.value())
+            .ok_or_else(|| Fault::Damaged(format!("the state of space {}", space.name()))),
+    }
+}
+
+/// The head and the value of what is stored.
+pub(super) fn split(stored: &[u8]) -> Result<(Head, &[u8])> {
+    Head::split(stored).ok_or_else(|| Fault::Damaged("the head of a record".into()))
+}
+
+fn known(stored: &[u8]) -> Result<Known> {
+    let (head, value) = split(stored)?;
+    Ok(Known {
+        head,
+        value_bytes: value.len(),
+    })
+}
+
+/// What is to be removed, readable or not.
+fn remains(stored: &[u8]) -> Known {
+    known(stored).unwrap_or(Known {
+        head: Head {
+            version: 0,
+            expire_ms: 0,
+            end_ms: 0,
+        },
+        value_bytes: stored.len().saturating_sub(Head::BYTES),
+    })
+}
+
+fn spoiled(what: &str) -> Fault {
+    Fault::Disk(redb::Error::Corrupted(what.into()))
+}
+
+fn fill(place: &mut [u8], head: Head, value: &[u8]) {
+    if let Some((before, rest)) = place.split_at_mut_checked(Head::BYTES) {
+        before.copy_from_slice(&head.encode());
+        rest.copy_from_slice(value);
+    }
+}

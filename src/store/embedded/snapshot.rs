@@ -1,0 +1,232 @@
+//! One moment of the store, to read from. It does not know how it came about,
+//! and cannot write.
+
+use bytes::Bytes;
+use redb::{Database, ReadOnlyTable, ReadableDatabase};
+
+use super::{
+    super::{Audit, Cursor, Key, Listed, Page, Query, Read, Record, Space, Table, Usage, charge},
+    fault::{Fault, Result},
+    layout::{self, BUCKETS, EXPIRIES, RECORDS, SPACES, State},
+    ledger::{read_state, split},
+};
+
+/// The most bytes of values that one page lists.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// One moment of the store.
+pub(super) struct Snapshot {
+    records: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    spaces: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    buckets: ReadOnlyTable<&'static [u8], (u64, u64)>,
+    expiries: ReadOnlyTable<&'static [u8], ()>,
+}
+
+impl Snapshot {
+    /// The present moment.
+    pub(super) fn take(database: &Database) -> Result<Self> {
+        let transaction = database.begin_read()?;
+        Ok(Self {
+            records: transaction.open_table(RECORDS)?,
+            spaces: transaction.open_table(SPACES)?,
+            buckets: transaction.open_table(BUCKETS)?,
+            expiries: transaction.open_table(EXPIRIES)?,
+        })
+    }
+
+    pub(super) fn read(
+        &self,
+        space: &Space,
+        generation: u64,
+        keys: &[Key],
+        now_ms: u64,
+    ) -> Result<Read> {
+        let state = read_state(&self.spaces, space)?;
+        let prefix = layout::prefix(space);
+        let records = keys
+            .iter()
+            .map(|key| self.record(&state, &prefix, generation, key, now_ms));
+        Ok(Read {
+            view: state.view(),
+            records: records.collect::<Result<_>>()?,
+        })
+    }
+
+    fn record(
+        &self,
+        state: &State,
+        prefix: &[u8],
+        generation: u64,
+        key: &Key,
+        now_ms: u64,
+    ) -> Result<Option<Record>> {
+        if state.past(key.table.generational().then_some(generation)) {
+            return Ok(None);
+        }
+        let stored = layout::join(prefix, &layout::suffix(key, generation));
+        let Some(stored) = self.records.get(stored.as_slice())? else {
+            return Ok(None);
+        };
+        let (head, value) = split(stored.value())?;
+        Ok(head.alive(now_ms).then(|| Record {
+            version: head.version,
+            expire_ms: head.expires(),
+            value: Bytes::copy_from_slice(value),
+        }))
+    }
+
+    pub(super) fn list(&self, space: &Space, query: &Query, now_ms: u64) -> Result<Page> {
+        if !query.table.ordered() && query.table != Table::Entry {
+            return Err(Fault::Misuse(format!(
+                "table {:?} is not listed",
+                query.table
+            )));
+        }
+        if !(1..=1000).contains(&query.limit) {
+            return Err(Fault::Misuse("a page has 1 to 1000 records".into()));
+        }
+        let state = read_state(&self.spaces, space)?;
+        let mut page = Page {
+            view: state.view(),
+            items: Vec::new(),
+            next: None,
+        };
+        if state.past(query.table.generational().then_some(query.generation)) {
+            return Ok(page);
+        }
+        let table = layout::join(
+            &layout::prefix(space),
+            &layout::beginning(query.table, query.generation),
+        );
+        let first = layout::join(&table, &query.prefix);
+        let end = layout::beyond(&first);
+        let from = match &query.after {
+            Some(cursor) => layout::join(&layout::join(&table, &cursor.0), &[0]).max(first),
+            None => first,
+        };
+        if from >= end {
+            return Ok(page);
+        }
+        let mut bytes = 0;
+        let mut last = None;
+        for (looked_at, row) in self
+            .records
+            .range(from.as_slice()..end.as_slice())?
+            .enumerate()
+        {
+            if page.items.len() == query.limit
+                || looked_at == query.limit * 4
+                || bytes >= PAGE_BYTES
+            {
+                page.next = last.map(Cursor);
+                break;
+            }
+            let (key, stored) = row?;
+            let path = Bytes::copy_from_slice(key.value().get(table.len()..).unwrap_or_default());
+            let (head, value) = split(stored.value())?;
+            if head.alive(now_ms) {
+                let cut = value.get(..query.value_bytes).unwrap_or(value);
+                bytes += cut.len();
+                page.items.push(Listed {
+                    path: path.clone(),
+                    record: Record {
+                        version: head.version,
+                        expire_ms: head.expires(),
+                        value: Bytes::copy_from_slice(cut),
+                    },
+                    value_bytes: value.len() as u64,
+                });
+            }
+            last = Some(path);
+        }
+        Ok(page)
+    }
+
+    pub(super) fn usage(&self, space: &Space, now_ms: u64) -> Result<Usage> {
+        let state = read_state(&self.spaces, space)?;
+        let mut usage = state.usage();
+        if state.gone_ms > 0 || state.due == 0 || state.due >= now_ms {
+            return Ok(usage);
+        }
+        let prefix = layout::prefix(space);
+        let from = layout::bucket(&prefix, state.generation, 0);
+        let to = layout::bucket(&prefix, state.generation, now_ms);
+        for row in self.buckets.range(from.as_slice()..to.as_slice())? {
+            let (entries, bytes) = row?.1.value();
+            usage.entries = usage.entries.saturating_sub(entries);
+            usage.bytes = usage.bytes.saturating_sub(bytes);
+        }
+        Ok(usage)
+    }
+
+    pub(super) fn audit(&self, space: &Space, now_ms: u64) -> Result<Audit> {
+        let state = read_state(&self.spaces, space)?;
+        let counted = self.usage(space, now_ms)?;
+        let mut found = Usage {
+            exact: true,
+            ..Usage::default()
+        };
+        let prefix = layout::prefix(space);
+        let end = layout::beyond(&prefix);
+        for row in self.records.range(prefix.as_slice()..end.as_slice())? {
+            let (key, stored) = row?;
+            let suffix = key.value().get(prefix.len()..).unwrap_or_default();
+            let (table, generation, path) = layout::parse(suffix)
+                .ok_or_else(|| Fault::Damaged("the key of a record".into()))?;
+            let (head, value) = split(stored.value())?;
+            if !table.metered() || (head.end_ms > 0 && head.end_ms < now_ms) {
+                continue;
+            }
+            let cost = charge(path, value.len());
+            if state.past(generation) {
+                found.orphaned_bytes += cost;
+            } else {
+                found.entries += 1;
+                found.bytes += cost;
+            }
+        }
+        Ok(Audit { counted, found })
+    }
+
+    /// Spaces after this one by name, at most so many, of which something is
+    /// over, and where to go on.
+    pub(super) fn overdue(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        now_ms: u64,
+    ) -> Result<(Vec<Space>, Option<Space>)> {
+        let mut due = Vec::new();
+        let mut last = None;
+        let from = after.map_or(Vec::new(), |after| layout::join(after.as_bytes(), &[0]));
+        for (number, row) in self.spaces.range(from.as_slice()..)?.enumerate() {
+            if number == limit {
+                return Ok((due, last));
+            }
+            let (name, stored) = row?;
+            let Ok(name) = std::str::from_utf8(name.value()) else {
+                continue;
+            };
+            let space = Space(name.into());
+            let prefix = layout::prefix(&space);
+            let to = layout::join(&prefix, &now_ms.to_be_bytes());
+            let over = self
+                .expiries
+                .range(prefix.as_slice()..to.as_slice())?
+                .next()
+                .is_some();
+            let forgettable = State::decode(stored.value())
+                .is_some_and(|state| state.forgettable(now_ms))
+                && self
+                    .records
+                    .range(prefix.as_slice()..layout::beyond(&prefix).as_slice())?
+                    .next()
+                    .is_none();
+            if over || forgettable {
+                due.push(space.clone());
+            }
+            last = Some(space);
+        }
+        Ok((due, None))
+    }
+}
