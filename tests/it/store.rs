@@ -1,0 +1,51 @@
+//! The store's port against its backends. It does not know what the service
+//! stores.
+
+mod conformance;
+
+use std::sync::Arc;
+
+use riptide_persistence::store::{Counters, Handle, Observed, embedded::Embedded};
+
+/// A store to test, and what must live as long.
+pub struct Stage {
+    pub store: Handle,
+    _keep: Box<dyn std::any::Any + Send>,
+}
+
+impl Stage {
+    pub fn new(
+        store: impl riptide_persistence::store::Store,
+        keep: impl std::any::Any + Send,
+    ) -> Self {
+        Self {
+            store: Arc::new(store),
+            _keep: Box::new(keep),
+        }
+    }
+}
+
+/// All backends, each a function below that gives a fresh store. A new backend
+/// is added here and nowhere else.
+macro_rules! on_every_backend {
+    ($run:ident, $cases:tt) => {
+        $run!(embedded_file $cases);
+        $run!(embedded_memory $cases);
+        $run!(observed $cases);
+    };
+}
+pub(crate) use on_every_backend;
+
+pub async fn embedded_file() -> Stage {
+    let folder = tempfile::tempdir().unwrap();
+    Stage::new(Embedded::open(folder.path()).unwrap(), folder)
+}
+
+pub async fn embedded_memory() -> Stage {
+    Stage::new(Embedded::in_memory().unwrap(), ())
+}
+
+pub async fn observed() -> Stage {
+    let store = Arc::new(Embedded::in_memory().unwrap());
+    Stage::new(Observed::new(store, Arc::new(Counters::default())), ())
+}

@@ -1,0 +1,205 @@
+//! One case for each promise of the store's port, on every backend. It does not
+//! know which backend it runs on.
+//!
+//! Cases use spaces and paths of their own, so that several could share a store.
+
+mod accounting;
+mod checks;
+mod concurrency;
+mod entries;
+mod expiry;
+mod feed;
+mod limits;
+mod listing;
+mod reclaim;
+mod steps;
+
+use bytes::Bytes;
+use riptide_persistence::store::{
+    Action, Applied, Batch, Check, Commit, Expiry, Handle, Incarnation, Key, Outcome, Record,
+    Refusal, Space, Table, Usage, View, Write,
+};
+
+macro_rules! cases {
+    ($backend:ident { $($module:ident: $($case:ident)*;)* }) => {
+        mod $backend {
+            $(mod $module {
+                $(#[tokio::test]
+                async fn $case() {
+                    let stage = crate::store::$backend().await;
+                    crate::store::conformance::$module::$case(&stage.store).await;
+                    stage.store.close().await.unwrap();
+                })*
+            })*
+        }
+    };
+}
+
+crate::store::on_every_backend!(cases, {
+    checks:
+        absent present_and_version_checks
+        a_check_alone_decides_a_batch
+        a_conflict_names_the_write_and_the_version_found
+        an_expired_record_is_absent_to_checks
+        a_floor_hides_old_records_from_a_write
+        a_batch_applied_whole_stands_or_falls
+        a_batch_of_single_writes_decides_each
+        single_writes_see_those_before_them
+        versions_grow_and_are_never_zero
+        outcomes_tell_what_was_and_what_is
+        misuse_is_named_and_writes_nothing
+        an_empty_batch_is_applied;
+    entries:
+        odd_bytes_in_paths_are_separate_records
+        long_paths_are_kept
+        a_large_value_comes_back
+        a_thousand_writes_are_one_commit
+        an_empty_value_is_a_value
+        tables_do_not_mix
+        spaces_do_not_mix
+        a_read_sees_one_moment;
+    expiry:
+        a_record_is_absent_when_its_time_is_over
+        touch_keeps_the_version
+        touch_of_the_absent_does_nothing
+        a_put_without_expiry_ends_an_expiry
+        the_longest_expiry_is_cut
+        an_ended_record_counts_no_more
+        a_replaced_record_counts_once;
+    limits:
+        the_limit_itself_is_allowed
+        one_more_is_refused
+        what_does_not_grow_is_never_refused
+        single_writes_are_limited_each
+        bytes_are_counted_as_charged
+        ended_records_make_room
+        orphans_count_half
+        a_refusal_writes_nothing;
+    steps:
+        the_first_commit_makes_epoch_one
+        a_stale_view_is_refused
+        an_epoch_step_moves_the_epoch
+        a_generation_step_hides_every_entry
+        a_generation_step_keeps_control_records
+        a_removed_space_stays_gone;
+    reclaim:
+        orphans_are_removed_in_bounded_steps
+        orphans_of_a_removed_space_are_all_records
+        records_below_a_version_are_removed_and_uncounted
+        reclaiming_twice_uncounts_once
+        reclaiming_nothing_ends_at_once;
+    listing:
+        ordered_tables_come_in_the_order_of_bytes
+        pages_follow_each_other
+        a_prefix_confines_a_listing
+        values_are_cut
+        ended_records_are_not_listed
+        a_listing_is_stable_under_writes
+        every_entry_is_listed
+        entries_of_a_past_generation_are_not_listed
+        odd_prefixes_are_plain_bytes;
+    concurrency:
+        one_writer_wins_each_version
+        one_creator_wins
+        a_limit_holds_under_many_writers
+        every_acknowledged_commit_is_read;
+    feed:
+        announced_commits_come_in_order
+        a_position_can_be_resumed
+        an_unknown_position_is_lost
+        other_tables_are_not_announced
+        a_waiting_reader_is_woken
+        refused_commits_are_not_announced;
+    accounting:
+        usage_follows_each_write
+        unmetered_tables_do_not_count
+        counters_agree_after_random_operations
+        the_store_is_well
+        a_closed_store_says_so;
+});
+
+/// A space nobody else uses.
+fn space() -> Space {
+    Space::tenant(Incarnation::random())
+}
+
+fn entry(path: impl AsRef<[u8]>) -> Key {
+    key(Table::Entry, path)
+}
+
+fn key(table: Table, path: impl AsRef<[u8]>) -> Key {
+    Key::new(table, Bytes::copy_from_slice(path.as_ref()))
+}
+
+/// A put of a record that ends after so many milliseconds.
+fn ending(key: Key, value: impl Into<Bytes>, ms: u64) -> Write {
+    Write::put(key, value).expiring(Expiry::AfterMs(ms))
+}
+
+fn touch(key: Key, expiry: Expiry) -> Write {
+    Write::new(key, Check::Any, Action::Touch(expiry))
+}
+
+async fn applied(store: &Handle, space: &Space, batch: Batch) -> Applied {
+    match store.commit(space, batch).await.unwrap() {
+        Commit::Applied(applied) => applied,
+        Commit::Refused(refusal) => panic!("refused: {refusal:?}"),
+    }
+}
+
+async fn refused(store: &Handle, space: &Space, batch: Batch) -> Refusal {
+    match store.commit(space, batch).await.unwrap() {
+        Commit::Refused(refusal) => refusal,
+        Commit::Applied(applied) => panic!("applied: {applied:?}"),
+    }
+}
+
+/// Applies one write; the version it gave.
+async fn write(store: &Handle, space: &Space, write: Write) -> u64 {
+    let applied = applied(store, space, Batch::of([write])).await;
+    match applied.outcomes.as_slice() {
+        [Outcome::Done { version, .. }] => *version,
+        outcomes => panic!("{outcomes:?}"),
+    }
+}
+
+async fn view(store: &Handle, space: &Space) -> View {
+    store.read(space, 0, &[]).await.unwrap().view
+}
+
+/// A record in the space's present generation.
+async fn record(store: &Handle, space: &Space, key: Key) -> Option<Record> {
+    let generation = view(store, space).await.generation;
+    let read = store.read(space, generation, &[key]).await.unwrap();
+    assert_eq!(read.records.len(), 1);
+    read.records.into_iter().next().unwrap()
+}
+
+async fn value(store: &Handle, space: &Space, key: Key) -> Option<Bytes> {
+    record(store, space, key).await.map(|record| record.value)
+}
+
+/// Entries and bytes counted.
+async fn counted(store: &Handle, space: &Space) -> (u64, u64) {
+    let Usage {
+        entries,
+        bytes,
+        exact,
+        ..
+    } = store.usage(space).await.unwrap();
+    assert!(exact);
+    (entries, bytes)
+}
+
+async fn assert_agrees(store: &Handle, space: &Space) {
+    let audit = store.audit(space).await.unwrap();
+    assert!(audit.agrees(), "{audit:?}");
+}
+
+/// Waits until the store's clock has passed a time by a bucket's width and then
+/// some: its records are over and counted no more.
+async fn wait_past(store: &Handle, ms: u64) {
+    while store.now_ms() <= ms + 75 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}

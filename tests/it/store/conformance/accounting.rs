@@ -1,0 +1,118 @@
+//! The counters against the records, and the store's own state. It does not
+//! know what is done with the figures.
+
+use proptest::{
+    strategy::{Strategy, ValueTree},
+    test_runner::TestRunner,
+};
+use riptide_persistence::store::{Error, Mode, charge};
+
+use super::*;
+
+pub async fn usage_follows_each_write(store: &Handle) {
+    let space = space();
+    assert_eq!(counted(store, &space).await, (0, 0));
+    let of = |value: usize| charge(b"k", value);
+    for (put, expected) in [
+        (Write::put(entry("k"), vec![0; 10]), (1, of(10))),
+        (Write::put(entry("k"), vec![0; 99]), (1, of(99))),
+        (ending(entry("k"), vec![0; 5], 90_000), (1, of(5))),
+        (touch(entry("k"), Expiry::AfterMs(4_000_000)), (1, of(5))),
+        (Write::put(entry("l"), vec![0; 7]), (2, of(5) + of(7))),
+        (Write::delete(entry("k")), (1, of(7))),
+        (Write::delete(entry("k")), (1, of(7))),
+        (Write::check(entry("l"), Check::Present), (1, of(7))),
+        (
+            Write::put(key(Table::Tenant, "t"), vec![0; 3]),
+            (2, of(7) + of(3)),
+        ),
+        (Write::delete(key(Table::Tenant, "t")), (1, of(7))),
+        (Write::delete(entry("l")), (0, 0)),
+    ] {
+        let applied = applied(store, &space, Batch::of([put])).await;
+        assert_eq!((applied.usage.entries, applied.usage.bytes), expected);
+        assert_eq!(counted(store, &space).await, expected);
+        assert_agrees(store, &space).await;
+    }
+}
+
+pub async fn unmetered_tables_do_not_count(store: &Handle) {
+    let space = space();
+    for table in Table::ALL.into_iter().filter(|table| !table.metered()) {
+        write(store, &space, Write::put(key(table, "k"), "v")).await;
+        write(store, &space, ending(key(table, "t"), "v", 60_000)).await;
+    }
+    assert_eq!(counted(store, &space).await, (0, 0));
+    assert_agrees(store, &space).await;
+}
+
+/// Writes on few keys, so that they meet.
+fn operations(runner: &mut TestRunner, count: usize) -> Vec<Write> {
+    let expiry = proptest::prop_oneof![
+        2 => proptest::strategy::Just(Expiry::Never),
+        3 => (1u64..200).prop_map(Expiry::AfterMs),
+        1 => (1u64..8_000_000).prop_map(Expiry::AfterMs),
+    ];
+    let action = (0u8..8, 0usize..300, expiry).prop_map(|(kind, bytes, expiry)| match kind {
+        0..=4 => Action::Put {
+            value: vec![kind; bytes].into(),
+            expiry,
+        },
+        5 => Action::Touch(expiry),
+        _ => Action::Delete,
+    });
+    let write = (0u16..200, proptest::bool::ANY, action).prop_map(|(name, tenant, action)| {
+        let table = if tenant { Table::Tenant } else { Table::Entry };
+        Write::new(key(table, format!("k{name}")), Check::Any, action)
+    });
+    let writes = proptest::collection::vec(write, count);
+    writes.new_tree(runner).unwrap().current()
+}
+
+pub async fn counters_agree_after_random_operations(store: &Handle) {
+    let space = space();
+    let mut runner = TestRunner::deterministic();
+    for round in 0..200 {
+        let batch = Batch {
+            mode: Mode::Each,
+            ..Batch::of(operations(&mut runner, 500))
+        };
+        applied(store, &space, batch).await;
+        if round % 20 == 0 {
+            assert_agrees(store, &space).await;
+        }
+    }
+    assert_agrees(store, &space).await;
+    wait_past(store, store.now_ms() + 200).await;
+    assert_agrees(store, &space).await;
+    let usage = counted(store, &space).await;
+    let applied = applied(store, &space, Batch::default()).await;
+    assert_eq!((applied.usage.entries, applied.usage.bytes), usage);
+}
+
+pub async fn the_store_is_well(store: &Handle) {
+    let health = store.ping().await.unwrap();
+    assert!(health.exact);
+    assert!(!health.version.is_empty());
+    assert!(["redis", "embedded"].contains(&store.backend()));
+    let (first, second) = (store.now_ms(), store.now_ms());
+    assert!(first > 1_700_000_000_000 && second >= first);
+}
+
+pub async fn a_closed_store_says_so(store: &Handle) {
+    let space = space();
+    write(store, &space, Write::put(entry("k"), "v")).await;
+    store.close().await.unwrap();
+    let unavailable = |error: Error| assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    unavailable(store.read(&space, 0, &[entry("k")]).await.unwrap_err());
+    unavailable(
+        store
+            .commit(&space, Batch::of([Write::put(entry("k"), "v")]))
+            .await
+            .unwrap_err(),
+    );
+    unavailable(store.usage(&space).await.unwrap_err());
+    unavailable(store.ping().await.unwrap_err());
+    unavailable(store.changes(None).await.unwrap_err());
+    store.close().await.unwrap();
+}
