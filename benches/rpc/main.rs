@@ -1,0 +1,289 @@
+//! How fast the service answers, beside servers that do nothing with the same
+//! messages: the twins. All are measured in turn in the same run, round after
+//! round, so that a busy machine slows them alike; what is compared is the
+//! median over the rounds of their ratios. It does not judge: aims are printed
+//! beside the figures.
+
+#![allow(clippy::print_stdout, unreachable_pub, missing_docs)]
+
+mod line;
+mod load;
+mod process;
+#[path = "../../tests/it/redis.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+mod redis;
+mod report;
+mod scenario;
+mod twin;
+
+use std::{fs, path::Path, sync::Arc, thread, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use load::{Pressure, Tally, Work};
+use process::{On, Process, resident_mib};
+use report::{Report, Sample, Subject};
+use scenario::Peaks;
+
+/// Measures the server against twins that do nothing.
+#[derive(Parser)]
+struct Arguments {
+    /// Fewer and shorter rounds: about 40 seconds, for a first impression.
+    #[arg(long)]
+    quick: bool,
+    /// Callers at once in the closed loops.
+    #[arg(long, default_value_t = 64)]
+    callers: usize,
+    /// Rounds; every server is measured once in each.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Only the twins: what the load generator and the machine can do.
+    #[arg(long)]
+    twins_only: bool,
+    /// Serve as a twin instead: `default` or `per-core`.
+    #[arg(long, value_name = "NAME")]
+    twin: Option<String>,
+    /// Passed by cargo bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if let Some(name) = &arguments.twin {
+        return twin::serve(name);
+    }
+    let rounds = arguments
+        .rounds
+        .unwrap_or(if arguments.quick { 2 } else { 7 });
+    let pressure = Pressure {
+        callers: arguments.callers,
+        rate: None,
+        warm_up: Duration::from_millis(if arguments.quick { 150 } else { 250 }),
+        time: Duration::from_millis(if arguments.quick { 600 } else { 1000 }),
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    fs::create_dir_all(&folder)?;
+    let report = if arguments.twins_only {
+        twins(rounds, pressure)?
+    } else {
+        measure(rounds, pressure, &folder)?
+    };
+    print!("{}", report.table());
+    let path = folder.join("rpc.json");
+    fs::write(&path, report.json()?)?;
+    println!(
+        "\nwritten to {}",
+        path.strip_prefix(env!("CARGO_MANIFEST_DIR"))
+            .unwrap_or(&path)
+            .display()
+    );
+    Ok(())
+}
+
+fn measure(rounds: usize, pressure: Pressure, folder: &Path) -> Result<Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let log = folder.join("servers.log");
+    let _ = fs::remove_file(&log);
+    let redis = redis::Redis::start();
+    let url = redis.url();
+    let scratch = tempfile::tempdir()?;
+    let mut report = Report {
+        rounds,
+        callers: pressure.callers,
+        ..Report::default()
+    };
+
+    let on_redis = Process::server(&On::Redis(&url), scratch.path(), &log)?;
+    let on_file = Process::server(
+        &On::Embedded(&scratch.path().join("store")),
+        scratch.path(),
+        &log,
+    )?;
+    let default = Process::twin("default")?;
+    let per_core = Process::twin("per-core")?;
+    let redis_pid: u32 = redis
+        .cli(&["info", "server"])
+        .lines()
+        .find_map(|line| line.strip_prefix("process_id:"))
+        .context("Redis tells its process id")?
+        .trim()
+        .parse()?;
+
+    let subjects = [
+        (Subject::Redis, &on_redis, Some(redis_pid)),
+        (Subject::Embedded, &on_file, None),
+        (Subject::DefaultTwin, &default, None),
+        (Subject::PerCoreTwin, &per_core, None),
+    ];
+    peaks(&mut report, &subjects, pressure)?;
+
+    for (subject, process) in [(Subject::Redis, &on_redis), (Subject::Embedded, &on_file)] {
+        let (latency, many) = runtime.block_on(async {
+            Ok::<_, anyhow::Error>((
+                created(process, 200).await?,
+                scenario::many_tenants(process.address).await?,
+            ))
+        })?;
+        report.create_tenant.insert(subject, latency);
+        let rate = report.median_rate("Get 1 KiB", subject) * OPEN_SHARE;
+        let open = Pressure {
+            callers: 50,
+            rate: Some(rate),
+            time: pressure.time * 3,
+            ..pressure
+        };
+        report.many_tenants.insert(
+            subject,
+            Sample::of(&load::run(process.address, &many, open, &[])?),
+        );
+    }
+
+    starts(&mut report, rounds, &url, scratch.path(), &log)?;
+    on_redis.stop()?;
+    on_file.stop()?;
+    Ok(report)
+}
+
+/// The load generator's own limits, and the machine's.
+fn twins(rounds: usize, pressure: Pressure) -> Result<Report> {
+    let mut report = Report {
+        rounds,
+        callers: pressure.callers,
+        ..Report::default()
+    };
+    let (default, per_core) = (Process::twin("default")?, Process::twin("per-core")?);
+    let subjects = [
+        (Subject::DefaultTwin, &default, None),
+        (Subject::PerCoreTwin, &per_core, None),
+    ];
+    peaks(&mut report, &subjects, pressure)?;
+    Ok(report)
+}
+
+/// The closed loops, on every subject in turn; the last of a subject is a process
+/// that works for it.
+fn peaks(
+    report: &mut Report,
+    subjects: &[(Subject, &Process, Option<u32>)],
+    pressure: Pressure,
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut works = Vec::new();
+    for (subject, process, servant) in subjects {
+        let real = subject.is_real();
+        let peaks = runtime.block_on(async {
+            let key = if real {
+                scenario::create_tenant(process.address, "peaks").await?
+            } else {
+                String::from("none")
+            };
+            Peaks::prepare(process.address, &key, real).await
+        });
+        let watched: Vec<u32> = std::iter::once(process.pid()).chain(*servant).collect();
+        works.push((
+            *subject,
+            process.address,
+            watched,
+            peaks.with_context(|| format!("preparing {subject:?}"))?,
+        ));
+    }
+    for round in 0..report.rounds {
+        for (name, pick) in PEAKS {
+            // There and back again: no server always follows the same one.
+            let mut order: Vec<_> = works.iter().collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for (subject, address, watched, peaks) in order {
+                let tally = load::run(*address, pick(peaks), pressure, watched)
+                    .with_context(|| format!("{name} on {subject:?}"))?;
+                report
+                    .peaks
+                    .entry(name)
+                    .or_default()
+                    .entry(*subject)
+                    .or_default()
+                    .push(Sample::of(&tally));
+            }
+        }
+        println!("round {} of {} is done", round + 1, report.rounds);
+    }
+    Ok(())
+}
+
+/// Of the peak of Get, what the open loop asks for.
+const OPEN_SHARE: f64 = 0.4;
+
+type Pick = fn(&Peaks) -> &Arc<Work>;
+const PEAKS: [(&str, Pick); 4] = [
+    ("Get 1 KiB", |peaks| &peaks.get),
+    ("Set 1 KiB", |peaks| &peaks.set),
+    ("Get miss", |peaks| &peaks.miss),
+    ("BatchGet 100 x 100 B", |peaks| &peaks.batch),
+];
+
+/// The latency of creating tenants one after another.
+async fn created(process: &Process, count: usize) -> Result<Sample> {
+    let mut line = line::Line::open(process.address).await?;
+    let mut latency = hdrhistogram::Histogram::new(3)?;
+    let begin = std::time::Instant::now();
+    for number in 0..count {
+        let call = scenario::creation(&format!("created-{number}"))?;
+        let begin = std::time::Instant::now();
+        line.call(&call).await?;
+        latency.record(u64::try_from(begin.elapsed().as_nanos())?)?;
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    Ok(Sample::of(&Tally {
+        calls: count as u64,
+        seconds,
+        latency,
+        cpu_seconds: Vec::new(),
+    }))
+}
+
+/// From the start of a process to SERVING, and the memory it holds when idle.
+fn starts(report: &mut Report, rounds: usize, url: &str, scratch: &Path, log: &Path) -> Result<()> {
+    let store = scratch.join("ten-thousand");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let filled = Process::server(&On::Embedded(&store), scratch, log)?;
+    runtime.block_on(async {
+        let key = scenario::create_tenant(filled.address, "filled").await?;
+        scenario::fill(filled.address, &key, "entry", 10_000, &scenario::noise(100)).await
+    })?;
+    filled.stop()?;
+    for (subject, on) in [
+        (Subject::Redis, On::Redis(url)),
+        (Subject::Embedded, On::Embedded(&store)),
+    ] {
+        for _ in 0..rounds {
+            let process = Process::server(&on, scratch, log)?;
+            report
+                .start_ms
+                .entry(subject)
+                .or_default()
+                .push(process.start_time.as_secs_f64() * 1e3);
+            thread::sleep(Duration::from_millis(500));
+            report
+                .idle_mib
+                .entry(subject)
+                .or_default()
+                .push(resident_mib(process.pid()));
+            process.stop()?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! The figures as a table for people and as JSON. It does not know how they were
+//! come by.
+
+use std::{collections::BTreeMap, fmt::Write, thread};
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
+use serde::Serialize;
+
+use crate::{load::Tally, scenario::BATCH};
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// The server on Redis.
+    Redis,
+    /// The server on its embedded store.
+    Embedded,
+    /// No work, on tonic's own server and tokio's default runtime.
+    DefaultTwin,
+    /// No work, on a runtime per core.
+    PerCoreTwin,
+}
+
+impl Subject {
+    /// Whether it does the work.
+    pub fn is_real(self) -> bool {
+        matches!(self, Self::Redis | Self::Embedded)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Embedded => "embedded",
+            Self::DefaultTwin => "twin: default",
+            Self::PerCoreTwin => "twin: per core",
+        }
+    }
+}
+
+/// One measurement.
+#[derive(Serialize)]
+pub struct Sample {
+    calls: u64,
+    per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    /// Per million calls: of the server, then of Redis.
+    cpu_seconds_per_million: Vec<f64>,
+}
+
+impl Sample {
+    /// In the units of the report.
+    pub fn of(tally: &Tally) -> Self {
+        let ms = |quantile| tally.latency.value_at_quantile(quantile) as f64 / 1e6;
+        Self {
+            calls: tally.calls,
+            per_second: tally.rate(),
+            p50_ms: ms(0.5),
+            p99_ms: ms(0.99),
+            cpu_seconds_per_million: tally
+                .cpu_seconds
+                .iter()
+                .map(|seconds| seconds * 1e6 / tally.calls as f64)
+                .collect(),
+        }
+    }
+}
+
+/// Everything that was measured.
+#[derive(Default, Serialize)]
+pub struct Report {
+    /// How often.
+    pub rounds: usize,
+    /// Callers in the closed loops.
+    pub callers: usize,
+    /// Closed loops, a sample a round.
+    pub peaks: BTreeMap<&'static str, BTreeMap<Subject, Vec<Sample>>>,
+    /// Get over 100 tenants by 50 callers, in an open loop.
+    pub many_tenants: BTreeMap<Subject, Sample>,
+    /// CreateTenant, one after another.
+    pub create_tenant: BTreeMap<Subject, Sample>,
+    /// From start to SERVING, in milliseconds.
+    pub start_ms: BTreeMap<Subject, Vec<f64>>,
+    /// Resident memory after the start, in MiB.
+    pub idle_mib: BTreeMap<Subject, Vec<f64>>,
+}
+
+/// What a ratio should be at least: scenario, subject, twin, aim.
+const AIMS: [(&str, Subject, Subject, f64); 3] = [
+    ("Get 1 KiB", Subject::Redis, Subject::DefaultTwin, 0.95),
+    ("Get 1 KiB", Subject::Redis, Subject::PerCoreTwin, 0.60),
+    ("Set 1 KiB", Subject::Redis, Subject::DefaultTwin, 0.42),
+];
+
+impl Report {
+    /// The median over the rounds.
+    pub fn median_rate(&self, peak: &str, subject: Subject) -> f64 {
+        median(
+            self.samples(peak, subject)
+                .iter()
+                .map(|sample| sample.per_second),
+        )
+    }
+
+    /// The median over the rounds of the ratio of two rates in the same round.
+    fn ratio(&self, peak: &str, subject: Subject, twin: Subject) -> f64 {
+        let pairs = self
+            .samples(peak, subject)
+            .iter()
+            .zip(self.samples(peak, twin));
+        median(pairs.map(|(subject, twin)| subject.per_second / twin.per_second))
+    }
+
+    fn samples(&self, peak: &str, subject: Subject) -> &[Sample] {
+        self.peaks
+            .get(peak)
+            .and_then(|subjects| subjects.get(&subject))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let mut peaks = table(&[
+            "closed loop",
+            "",
+            "calls/s",
+            "/ default",
+            "/ per core",
+            "p50 ms",
+            "p99 ms",
+            "CPU s/M",
+            "Redis CPU s/M",
+        ]);
+        for (peak, subjects) in &self.peaks {
+            for (subject, samples) in subjects {
+                let of = |figure: fn(&Sample) -> f64| median(samples.iter().map(figure));
+                let redis = median(
+                    samples
+                        .iter()
+                        .filter_map(|sample| sample.cpu_seconds_per_million.get(1).copied()),
+                );
+                peaks.add_row([
+                    (*peak).to_owned(),
+                    subject.name().to_owned(),
+                    format!("{:.0}", of(|sample| sample.per_second)),
+                    self.ratio_with_aim(peak, *subject, Subject::DefaultTwin),
+                    self.ratio_with_aim(peak, *subject, Subject::PerCoreTwin),
+                    format!("{:.2}", of(|sample| sample.p50_ms)),
+                    format!("{:.2}", of(|sample| sample.p99_ms)),
+                    format!(
+                        "{:.2}",
+                        of(|sample| sample
+                            .cpu_seconds_per_million
+                            .first()
+                            .copied()
+                            .unwrap_or_default())
+                    ),
+                    if *subject == Subject::Redis {
+                        format!("{redis:.2}")
+                    } else {
+                        String::new()
+                    },
+                ]);
+            }
+        }
+
+        let mut others = table(&["", "", "measured", "aim"]);
+        let mut row = |what: &str, subject: Subject, measured: String, aim: &str| {
+            others.add_row([what, subject.name(), &measured, aim]);
+        };
+        for subject in [Subject::Redis, Subject::Embedded] {
+            let keys = self.median_rate("BatchGet 100 x 100 B", subject) * BATCH as f64 / 1e3;
+            row(
+                "batch of 100 x 100 B read",
+                subject,
+                format!("{keys:.0} k keys/s"),
+                ">= 250 k keys/s",
+            );
+        }
+        for (subject, sample) in &self.many_tenants {
+            let measured = format!(
+                "p50 {:.2} ms, p99 {:.2} ms at {:.0}/s",
+                sample.p50_ms, sample.p99_ms, sample.per_second
+            );
+            row(
+                "Get, 100 tenants, 50 callers, open loop",
+                *subject,
+                measured,
+                "p99 < 5 ms",
+            );
+        }
+        for (subject, sample) in &self.create_tenant {
+            row(
+                "create tenant",
+                *subject,
+                format!("p50 {:.2} ms, p99 {:.2} ms", sample.p50_ms, sample.p99_ms),
+                "< 100 ms",
+            );
+        }
+        for (subject, values) in &self.start_ms {
+            row(
+                "start to SERVING",
+                *subject,
+                format!("{:.0} ms", median(values.iter().copied())),
+                "< 300 ms",
+            );
+        }
+        for (subject, values) in &self.idle_mib {
+            row(
+                "idle memory",
+                *subject,
+                format!("{:.1} MiB", median(values.iter().copied())),
+                "< 40 MiB",
+            );
+        }
+
+        let mut text = String::new();
+        let _ = writeln!(
+            text,
+            "{} cores, load generator included; {} rounds, {} callers on 8 connections; medians, aims in brackets",
+            cores(),
+            self.rounds,
+            self.callers
+        );
+        let _ = writeln!(text, "{peaks}\n{others}");
+        text
+    }
+
+    fn ratio_with_aim(&self, peak: &str, subject: Subject, twin: Subject) -> String {
+        if subject == twin {
+            return String::new();
+        }
+        let ratio = self.ratio(peak, subject, twin);
+        let aim = AIMS
+            .iter()
+            .find(|aim| (aim.0, aim.1, aim.2) == (peak, subject, twin));
+        aim.map_or_else(
+            || format!("{ratio:.2}"),
+            |aim| format!("{ratio:.2} [{:.2}]", aim.3),
+        )
+    }
+
+    /// For machines: every sample, and the ratios.
+    pub fn json(&self) -> Result<String> {
+        let mut ratios = Vec::new();
+        for peak in self.peaks.keys() {
+            for subject in [Subject::Redis, Subject::Embedded] {
+                for twin in [Subject::DefaultTwin, Subject::PerCoreTwin] {
+                    let ratio = self.ratio(peak, subject, twin);
+                    ratios.push(serde_json::json!({"peak": peak, "subject": subject, "twin": twin, "ratio": ratio}));
+                }
+            }
+        }
+        let whole = serde_json::json!({"cores": cores(), "ratios": ratios, "measured": self});
+        Ok(serde_json::to_string_pretty(&whole)?)
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY).set_header(header);
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    match (values.get(half), values.len() % 2) {
+        (Some(high), 0) => (high + values.get(half - 1).copied().unwrap_or(*high)) / 2.0,
+        (Some(middle), _) => *middle,
+        (None, _) => 0.0,
+    }
+}

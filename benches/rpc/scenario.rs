@@ -1,0 +1,246 @@
+//! What is asked: the tenants, their entries, and the calls on them, with the
+//! answers that are right. It does not know how fast.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use prost_types::Duration;
+use riptide_persistence::proto::v1::*;
+
+use crate::{
+    line::{Call, Line, decode},
+    load::{Answers, Work},
+    process::ADMIN_KEY,
+};
+
+/// Bytes of a value.
+pub const VALUE_BYTES: usize = 1024;
+/// Bytes of a value in a batch.
+pub const BATCH_VALUE_BYTES: usize = 100;
+/// Keys that begin so are never set.
+pub const MISSING: &str = "missing";
+
+/// Different keys of a scenario.
+const KEYS: usize = 1000;
+/// Keys of a batch.
+pub const BATCH: usize = 100;
+/// Tenants in the scenario of many.
+pub const TENANTS: usize = 100;
+
+const CACHE: &str = "/riptide.persistence.v1.CacheService";
+const CREATE_TENANT: &str = "/riptide.persistence.v1.TenantService/CreateTenant";
+
+/// The four calls whose peak is measured.
+pub struct Peaks {
+    /// Gets of entries that are there, 1 KiB each.
+    pub get: Arc<Work>,
+    /// Sets of 1 KiB, counted against quotas.
+    pub set: Arc<Work>,
+    /// Gets of entries that are not there.
+    pub miss: Arc<Work>,
+    /// BatchGets of 100 entries of 100 B.
+    pub batch: Arc<Work>,
+}
+
+impl Peaks {
+    /// Stores what the calls need, where there is a store (`keep`), and learns the
+    /// answers.
+    pub async fn prepare(address: SocketAddr, key: &str, keep: bool) -> Result<Self> {
+        let value = noise(VALUE_BYTES);
+        let batch_value = noise(BATCH_VALUE_BYTES);
+        let get = each(|n| Call::new(&format!("{CACHE}/Get"), key, &get(&format!("get-{n:04}"))))?;
+        let set = each(|n| {
+            Call::new(
+                &format!("{CACHE}/Set"),
+                key,
+                &set(&format!("set-{n:04}"), &value),
+            )
+        })?;
+        let miss = each(|n| Call::new(&format!("{CACHE}/Get"), key, &get_of_missing(n)))?;
+        let batch = each(|n| {
+            let keys = (0..BATCH)
+                .map(|item| format!("batch-{:04}", (n + item) % KEYS))
+                .collect();
+            Call::new(
+                &format!("{CACHE}/BatchGet"),
+                key,
+                &BatchGetRequest {
+                    keys,
+                    ..BatchGetRequest::default()
+                },
+            )
+        })?;
+        if keep {
+            fill(address, key, "get", KEYS, &value).await?;
+            fill(address, key, "batch", KEYS, &batch_value).await?;
+        }
+        let right = |entry: Option<CacheEntry>, prefix: &str, value: &Bytes| {
+            let entry = entry.context("a miss")?;
+            ensure!(entry.key.starts_with(prefix), "key {}", entry.key);
+            ensure!(
+                entry.value.len() == value.len() && (!keep || entry.value == value),
+                "another value than was set"
+            );
+            Ok(())
+        };
+        let get = Work::learn(address, get, |_, answer| {
+            right(decode::<GetResponse>(answer)?.entry, "get-", &value)
+        });
+        let miss = Work::learn(address, miss, |_, answer| {
+            ensure!(decode::<GetResponse>(answer)?.entry.is_none(), "a hit");
+            Ok(())
+        });
+        let batch = Work::learn(address, batch, |_, answer| {
+            let results = decode::<BatchGetResponse>(answer)?.results;
+            ensure!(results.len() == BATCH, "{} results", results.len());
+            results
+                .into_iter()
+                .try_for_each(|result| right(result.entry, "batch-", &batch_value))
+        });
+        Ok(Self {
+            get: Arc::new(get.await.context("Get")?),
+            set: Arc::new(Work {
+                calls: set,
+                answers: Answers::GrowingVersions,
+            }),
+            miss: Arc::new(miss.await.context("Get of a missing key")?),
+            batch: Arc::new(batch.await.context("BatchGet")?),
+        })
+    }
+}
+
+/// Gets spread over tenants, 10 entries of 1 KiB each.
+pub async fn many_tenants(address: SocketAddr) -> Result<Arc<Work>> {
+    let value = noise(VALUE_BYTES);
+    let mut keys = Vec::new();
+    for number in 0..TENANTS {
+        let key = create_tenant(address, &format!("many-{number}")).await?;
+        fill(address, &key, "get", 10, &value).await?;
+        keys.push(key);
+    }
+    // Neighbouring calls are of different tenants.
+    let calls = each(|n| {
+        let key = keys.get(n % TENANTS).context("a key each")?;
+        Call::new(
+            &format!("{CACHE}/Get"),
+            key,
+            &get(&format!("get-{:04}", n / TENANTS)),
+        )
+    })?;
+    let check = |_, answer: &Bytes| {
+        ensure!(
+            decode::<GetResponse>(answer)?
+                .entry
+                .is_some_and(|entry| entry.value == value),
+            "a miss, or another value"
+        );
+        Ok(())
+    };
+    Ok(Arc::new(Work::learn(address, calls, check).await?))
+}
+
+/// Creates a tenant with limits nobody reaches, and returns its API key.
+pub async fn create_tenant(address: SocketAddr, tenant_id: &str) -> Result<String> {
+    let answer = Line::open(address)
+        .await?
+        .call(&creation(tenant_id)?)
+        .await?;
+    Ok(decode::<CreateTenantResponse>(&answer)?.secret)
+}
+
+/// The call that creates a tenant.
+pub fn creation(tenant_id: &str) -> Result<Call> {
+    let quotas = Quotas {
+        memory_bytes: Some(1 << 40),
+        cache_entries: Some(1 << 40),
+        ..Quotas::default()
+    };
+    let quotas = Quotas {
+        operations_per_minute: Some(-1),
+        data_transfer_bytes: Some(-1),
+        ..quotas
+    };
+    let request = CreateTenantRequest {
+        tenant_id: tenant_id.into(),
+        quotas: Some(quotas),
+        ..CreateTenantRequest::default()
+    };
+    Call::new(CREATE_TENANT, ADMIN_KEY, &request)
+}
+
+/// Sets `count` entries `<prefix>-0000` and so on, in batches.
+pub async fn fill(
+    address: SocketAddr,
+    key: &str,
+    prefix: &str,
+    count: usize,
+    value: &Bytes,
+) -> Result<()> {
+    let mut line = Line::open(address).await?;
+    let numbers: Vec<usize> = (0..count).collect();
+    for part in numbers.chunks(BATCH) {
+        let entries = part.iter().map(|n| SetEntry {
+            key: format!("{prefix}-{n:04}"),
+            value: value.clone(),
+            ttl: Some(hour()),
+            ..SetEntry::default()
+        });
+        let request = BatchSetRequest {
+            entries: entries.collect(),
+            ..BatchSetRequest::default()
+        };
+        let answer = line
+            .call(&Call::new(&format!("{CACHE}/BatchSet"), key, &request)?)
+            .await?;
+        let results = decode::<BatchSetResponse>(&answer)?.results;
+        ensure!(
+            results.len() == part.len() && results.iter().all(|result| result.status.is_none()),
+            "BatchSet: {results:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Bytes that no compressor makes smaller, the same in each run.
+pub fn noise(bytes: usize) -> Bytes {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+fn each(call: impl Fn(usize) -> Result<Call>) -> Result<Vec<Call>> {
+    (0..KEYS).map(call).collect()
+}
+
+fn get(key: &str) -> GetRequest {
+    GetRequest {
+        key: key.into(),
+        ..GetRequest::default()
+    }
+}
+
+fn get_of_missing(number: usize) -> GetRequest {
+    get(&format!("{MISSING}-{number:04}"))
+}
+
+fn set(key: &str, value: &Bytes) -> SetRequest {
+    SetRequest {
+        key: key.into(),
+        value: value.clone(),
+        ttl: Some(hour()),
+        ..SetRequest::default()
+    }
+}
+
+fn hour() -> Duration {
+    Duration {
+        seconds: 3600,
+        nanos: 0,
+    }
+}
