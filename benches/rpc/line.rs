@@ -11,6 +11,8 @@ use http::{HeaderMap, Method, Request, Version};
 use prost::Message;
 use tokio::net::TcpStream;
 
+use crate::socket::Socket;
+
 /// A call, ready to be sent as often as wanted.
 #[derive(Clone)]
 pub struct Call {
@@ -55,8 +57,9 @@ pub struct Line {
 impl Line {
     /// Connects, and drives the connection on this runtime.
     pub async fn open(address: SocketAddr) -> Result<Self> {
-        let socket = TcpStream::connect(address).await?;
-        socket.set_nodelay(true)?;
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (socket, turns) = Socket::new(stream);
         // Windows so wide that flow control costs the same nothing everywhere.
         let (requests, connection) = h2::client::Builder::new()
             .initial_window_size(8 << 20)
@@ -66,7 +69,7 @@ impl Line {
             .await?;
         tokio::spawn(async move {
             // Its end shows as the failure of the calls on it.
-            let _ = connection.await;
+            let _ = turns.drive(connection).await;
         });
         Ok(Self { requests })
     }

@@ -19,6 +19,7 @@ mod process;
 mod redis;
 mod report;
 mod scenario;
+mod socket;
 mod twin;
 
 use std::{fs, path::Path, sync::Arc, thread, time::Duration};
@@ -190,7 +191,10 @@ fn peaks(
             };
             Peaks::prepare(process.address, &key, real).await
         });
-        let watched: Vec<u32> = std::iter::once(process.pid()).chain(*servant).collect();
+        let watched: Vec<u32> = [std::process::id(), process.pid()]
+            .into_iter()
+            .chain(*servant)
+            .collect();
         works.push((
             *subject,
             process.address,

@@ -46,7 +46,7 @@ pub struct Sample {
     per_second: f64,
     p50_ms: f64,
     p99_ms: f64,
-    /// Per million calls: of the server, then of Redis.
+    /// Per million calls: of the load generator, of the server, of Redis.
     cpu_seconds_per_million: Vec<f64>,
 }
 
@@ -65,6 +65,15 @@ impl Sample {
                 .map(|seconds| seconds * 1e6 / tally.calls as f64)
                 .collect(),
         }
+    }
+
+    /// CPU seconds per million calls of the load generator (0), the server (1), or
+    /// Redis (2); 0 where it has no part.
+    fn cpu(&self, part: usize) -> f64 {
+        self.cpu_seconds_per_million
+            .get(part)
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -130,17 +139,13 @@ impl Report {
             "/ per core",
             "p50 ms",
             "p99 ms",
+            "client CPU s/M",
             "CPU s/M",
             "Redis CPU s/M",
         ]);
         for (peak, subjects) in &self.peaks {
             for (subject, samples) in subjects {
                 let of = |figure: fn(&Sample) -> f64| median(samples.iter().map(figure));
-                let redis = median(
-                    samples
-                        .iter()
-                        .filter_map(|sample| sample.cpu_seconds_per_million.get(1).copied()),
-                );
                 peaks.add_row([
                     (*peak).to_owned(),
                     subject.name().to_owned(),
@@ -149,19 +154,9 @@ impl Report {
                     self.ratio_with_aim(peak, *subject, Subject::PerCoreTwin),
                     format!("{:.2}", of(|sample| sample.p50_ms)),
                     format!("{:.2}", of(|sample| sample.p99_ms)),
-                    format!(
-                        "{:.2}",
-                        of(|sample| sample
-                            .cpu_seconds_per_million
-                            .first()
-                            .copied()
-                            .unwrap_or_default())
-                    ),
-                    if *subject == Subject::Redis {
-                        format!("{redis:.2}")
-                    } else {
-                        String::new()
-                    },
+                    format!("{:.2}", of(|sample| sample.cpu(0))),
+                    format!("{:.2}", of(|sample| sample.cpu(1))),
+                    format!("{:.2}", of(|sample| sample.cpu(2))),
                 ]);
             }
         }
