@@ -4,6 +4,7 @@
 mod cache;
 mod convert;
 pub mod status;
+mod tenant;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::{
 
 pub use cache::CacheApi;
 pub use status::status;
+pub use tenant::TenantApi;
 
 /// What the layer found out about a call; every request carries one in its
 /// extensions.

@@ -1,0 +1,314 @@
+//! TenantService: messages into calls of the tenant domain, and its answers
+//! into messages. It does not know what may be asked for; the domain refuses.
+
+mod message;
+
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{Context, convert};
+use crate::{
+    error::{Error, Result, Violations},
+    proto::v1::{self, tenant_service_server::TenantService},
+    tenant::{Caller, Tenants, page},
+};
+use message::change;
+
+/// TenantService, as one core serves it.
+pub struct TenantApi {
+    tenants: Tenants,
+}
+
+impl TenantApi {
+    /// The service over these tenants.
+    pub fn new(tenants: Tenants) -> Self {
+        Self { tenants }
+    }
+
+    fn message(&self, tenant: crate::tenant::Tenant) -> Option<v1::Tenant> {
+        let effective = self.tenants.effective_quotas(&tenant);
+        Some(message::tenant(tenant, effective))
+    }
+
+    async fn create(&self, request: v1::CreateTenantRequest) -> Result<v1::CreateTenantResponse> {
+        let mut change = change("", &request.request_id, request.validate_only);
+        let new = message::new_tenant(request, &mut change.violations);
+        let created = self.tenants.create(new, change).await?;
+        let (api_key, secret) = created
+            .issued
+            .map_or_else(Default::default, message::issued);
+        Ok(v1::CreateTenantResponse {
+            tenant: self.message(created.tenant),
+            api_key,
+            secret,
+        })
+    }
+
+    async fn get(
+        &self,
+        caller: &Caller,
+        request: v1::GetTenantRequest,
+    ) -> Result<v1::GetTenantResponse> {
+        let tenant = self.tenants.get(caller, &request.tenant_id).await?;
+        Ok(v1::GetTenantResponse {
+            tenant: self.message(tenant),
+        })
+    }
+
+    async fn list(&self, request: v1::ListTenantsRequest) -> Result<v1::ListTenantsResponse> {
+        let mut violations = Violations::default();
+        let size = page::size(request.page_size, &mut violations);
+        let page_token = request.page_token.clone();
+        let filter = message::filter(request, &mut violations);
+        violations.check()?;
+        let listed = self.tenants.list(&filter, size, &page_token).await?;
+        Ok(v1::ListTenantsResponse {
+            tenants: listed
+                .tenants
+                .into_iter()
+                .filter_map(|tenant| self.message(tenant))
+                .collect(),
+            next_page_token: listed.next_page_token,
+        })
+    }
+
+    async fn update(&self, request: v1::UpdateTenantRequest) -> Result<v1::UpdateTenantResponse> {
+        let Some(tenant) = request.tenant else {
+            return Err(Error::invalid(
+                "tenant",
+                "unset: name the tenant and its new values",
+            ));
+        };
+        let mut change = change(&tenant.etag, &request.request_id, request.validate_only);
+        let update = message::update(tenant, request.update_mask, &mut change.violations);
+        let tenant = self.tenants.update(update, change).await?;
+        Ok(v1::UpdateTenantResponse {
+            tenant: self.message(tenant),
+        })
+    }
+
+    async fn suspend(
+        &self,
+        request: v1::SuspendTenantRequest,
+    ) -> Result<v1::SuspendTenantResponse> {
+        let mut change = change(&request.etag, &request.request_id, request.validate_only);
+        let mode = message::suspension_mode(request.mode, &mut change.violations);
+        let tenant = self
+            .tenants
+            .suspend(&request.tenant_id, mode, &request.reason, change)
+            .await?;
+        Ok(v1::SuspendTenantResponse {
+            tenant: self.message(tenant),
+        })
+    }
+
+    async fn resume(&self, request: v1::ResumeTenantRequest) -> Result<v1::ResumeTenantResponse> {
+        let change = change(&request.etag, &request.request_id, request.validate_only);
+        let tenant = self.tenants.resume(&request.tenant_id, change).await?;
+        Ok(v1::ResumeTenantResponse {
+            tenant: self.message(tenant),
+        })
+    }
+
+    async fn delete(&self, request: v1::DeleteTenantRequest) -> Result<v1::DeleteTenantResponse> {
+        let change = change(&request.etag, &request.request_id, request.validate_only);
+        let tenant = self
+            .tenants
+            .delete(&request.tenant_id, request.allow_missing, change)
+            .await?;
+        Ok(v1::DeleteTenantResponse {
+            tenant: tenant.and_then(|tenant| self.message(tenant)),
+        })
+    }
+
+    async fn undelete(
+        &self,
+        request: v1::UndeleteTenantRequest,
+    ) -> Result<v1::UndeleteTenantResponse> {
+        let change = change(&request.etag, &request.request_id, request.validate_only);
+        let tenant = self.tenants.undelete(&request.tenant_id, change).await?;
+        Ok(v1::UndeleteTenantResponse {
+            tenant: self.message(tenant),
+        })
+    }
+
+    async fn purge(&self, request: v1::PurgeTenantRequest) -> Result<v1::PurgeTenantResponse> {
+        let change = change(&request.etag, "", request.validate_only);
+        let report = self.tenants.purge(&request.tenant_id, change).await?;
+        Ok(v1::PurgeTenantResponse {
+            report: Some(message::purge_report(report)),
+        })
+    }
+
+    async fn create_key(
+        &self,
+        request: v1::CreateApiKeyRequest,
+    ) -> Result<v1::CreateApiKeyResponse> {
+        let mut change = change("", &request.request_id, request.validate_only);
+        let tenant_id = request.tenant_id.clone();
+        let new = message::new_api_key(request, &mut change.violations);
+        let (api_key, secret) =
+            message::issued(self.tenants.create_api_key(&tenant_id, new, change).await?);
+        Ok(v1::CreateApiKeyResponse { api_key, secret })
+    }
+
+    async fn list_keys(&self, request: v1::ListApiKeysRequest) -> Result<v1::ListApiKeysResponse> {
+        let mut violations = Violations::default();
+        let size = page::size(request.page_size, &mut violations);
+        violations.require(
+            !request.tenant_id.is_empty(),
+            "tenant_id",
+            "empty: name the tenant",
+        );
+        violations.check()?;
+        let page = self
+            .tenants
+            .list_api_keys(&request.tenant_id, size, &request.page_token)
+            .await?;
+        Ok(v1::ListApiKeysResponse {
+            api_keys: page.api_keys.into_iter().map(message::api_key).collect(),
+            next_page_token: page.next_page_token,
+        })
+    }
+
+    async fn rotate_key(
+        &self,
+        request: v1::RotateApiKeyRequest,
+    ) -> Result<v1::RotateApiKeyResponse> {
+        let mut change = change("", &request.request_id, request.validate_only);
+        let overlap = request
+            .overlap
+            .as_ref()
+            .and_then(|overlap| convert::span("overlap", overlap, &mut change.violations));
+        let issued = self
+            .tenants
+            .rotate_api_key(&request.key_id, overlap.unwrap_or_default(), change)
+            .await?;
+        let (api_key, secret) = message::issued(issued);
+        Ok(v1::RotateApiKeyResponse { api_key, secret })
+    }
+
+    async fn revoke_key(
+        &self,
+        request: v1::RevokeApiKeyRequest,
+    ) -> Result<v1::RevokeApiKeyResponse> {
+        let change = change("", "", request.validate_only);
+        let key = self.tenants.revoke_api_key(&request.key_id, change).await?;
+        Ok(v1::RevokeApiKeyResponse {
+            api_key: Some(message::api_key(key)),
+        })
+    }
+}
+
+type Answer<T> = std::result::Result<Response<T>, Status>;
+
+#[async_trait]
+impl TenantService for TenantApi {
+    async fn create_tenant(
+        &self,
+        request: Request<v1::CreateTenantRequest>,
+    ) -> Answer<v1::CreateTenantResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.create(request).await)
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<v1::GetTenantRequest>,
+    ) -> Answer<v1::GetTenantResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.get(&context.caller, request).await)
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<v1::ListTenantsRequest>,
+    ) -> Answer<v1::ListTenantsResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.list(request).await)
+    }
+
+    async fn update_tenant(
+        &self,
+        request: Request<v1::UpdateTenantRequest>,
+    ) -> Answer<v1::UpdateTenantResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.update(request).await)
+    }
+
+    async fn suspend_tenant(
+        &self,
+        request: Request<v1::SuspendTenantRequest>,
+    ) -> Answer<v1::SuspendTenantResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.suspend(request).await)
+    }
+
+    async fn resume_tenant(
+        &self,
+        request: Request<v1::ResumeTenantRequest>,
+    ) -> Answer<v1::ResumeTenantResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.resume(request).await)
+    }
+
+    async fn delete_tenant(
+        &self,
+        request: Request<v1::DeleteTenantRequest>,
+    ) -> Answer<v1::DeleteTenantResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.delete(request).await)
+    }
+
+    async fn undelete_tenant(
+        &self,
+        request: Request<v1::UndeleteTenantRequest>,
+    ) -> Answer<v1::UndeleteTenantResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.undelete(request).await)
+    }
+
+    async fn purge_tenant(
+        &self,
+        request: Request<v1::PurgeTenantRequest>,
+    ) -> Answer<v1::PurgeTenantResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.purge(request).await)
+    }
+
+    async fn create_api_key(
+        &self,
+        request: Request<v1::CreateApiKeyRequest>,
+    ) -> Answer<v1::CreateApiKeyResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.create_key(request).await)
+    }
+
+    async fn list_api_keys(
+        &self,
+        request: Request<v1::ListApiKeysRequest>,
+    ) -> Answer<v1::ListApiKeysResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.list_keys(request).await)
+    }
+
+    async fn rotate_api_key(
+        &self,
+        request: Request<v1::RotateApiKeyRequest>,
+    ) -> Answer<v1::RotateApiKeyResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.rotate_key(request).await)
+    }
+
+    async fn revoke_api_key(
+        &self,
+        request: Request<v1::RevokeApiKeyRequest>,
+    ) -> Answer<v1::RevokeApiKeyResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.revoke_key(request).await)
+    }
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {
+        let (context, _) = Context::of(request)?;
+        context.answer(Ok(message::who(&context.caller)))
+    }
+}
