@@ -1,8 +1,17 @@
 //! gRPC: one layer that every call passes, and handlers that turn messages
 //! into domain calls and back. It holds no rule of the domain.
 
+mod auth;
 mod cache;
 mod convert;
+mod deadline;
+mod framework;
+mod health;
+mod layer;
+mod limits;
+mod request_id;
+mod routes;
+mod state;
 pub mod status;
 mod tenant;
 
@@ -15,7 +24,13 @@ use crate::{
     tenant::Caller,
 };
 
+pub use auth::Auth;
 pub use cache::CacheApi;
+pub use health::{Api as HealthApi, Health, Stage};
+pub use layer::Layer;
+pub use limits::InFlight;
+pub use routes::Routes;
+pub use state::{Api as StateApi, Info};
 pub use status::status;
 pub use tenant::TenantApi;
 

@@ -1,1 +1,258 @@
-//! Not written yet.
+//! The composition root: a configuration becomes a server that binds, runs and
+//! goes away. The only module that knows all others; it knows no rule of any.
+
+mod admin_key;
+mod background;
+mod connection;
+mod core;
+mod listener;
+mod preface;
+mod probes;
+mod stores;
+
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use secrecy::SecretString;
+use tokio::{net::TcpListener, sync::oneshot};
+
+use self::{core::Core, listener::Cores, stores::Stores};
+use crate::{
+    cache::{Cache, Snapshots},
+    config::{self, Config, Loaded},
+    grpc::{Health, InFlight, Info, Stage},
+    store::{self, Counters},
+    tenant::{Directory, Tenants},
+};
+
+/// Result of starting or running a server.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a server does not start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be listened on.
+    #[error("{setting}: cannot listen on {address}: {cause}")]
+    Listen {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// What is not encrypted would be open to others than this machine.
+    #[error(
+        "{setting}: {address} is not a loopback address, and nothing is encrypted; \
+         listen on 127.0.0.1, or set server.allow_plaintext_beyond_loopback"
+    )]
+    Plaintext {
+        /// The setting that names the address.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The admin key can neither be read nor made.
+    #[error("store.path: the admin key in {}: {cause}", .path.display())]
+    AdminKey {
+        /// Its file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("{setting}: {cause}")]
+    Store {
+        /// The setting that names it.
+        setting: &'static str,
+        /// What the store said.
+        cause: store::Error,
+    },
+    /// Part of the server could not be built.
+    #[error(transparent)]
+    Build(#[from] crate::error::Error),
+    /// A thread could not be started, or died.
+    #[error("a thread of the server failed: {0}")]
+    Thread(io::Error),
+}
+
+/// A server that holds its ports and its store, and does not serve yet.
+pub struct Server {
+    listener: TcpListener,
+    admin: TcpListener,
+    parts: Arc<Parts>,
+}
+
+/// What the threads of a server share.
+struct Parts {
+    config: Config,
+    stores: Stores,
+    admin_key: SecretString,
+    health: Arc<Health>,
+    info: Arc<Info>,
+    in_flight: InFlight,
+    /// What is known of tenants and keys.
+    directory: Arc<Directory>,
+    plans: Arc<ArcSwap<config::Tenant>>,
+    /// What is known of tenants' caches.
+    snapshots: Arc<Snapshots>,
+    cache: Arc<config::Cache>,
+    /// Calls to the store on behalf of callers.
+    counters: Arc<Counters>,
+    reflection: bool,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// The tenants, by way of this handle to their store.
+    fn tenants(&self, store: store::Handle) -> Tenants {
+        Tenants::new(
+            store,
+            self.directory.clone(),
+            self.plans.clone(),
+            self.admin_key.clone(),
+        )
+    }
+
+    /// The cache, by way of this handle to its store.
+    fn cache(&self, store: store::Handle) -> Cache {
+        Cache::new(store, self.snapshots.clone(), self.cache.clone())
+    }
+}
+
+impl Server {
+    /// Checks what is configured, binds the addresses and opens the store. A
+    /// Redis that is not there is no error: it is waited for while serving.
+    ///
+    /// # Errors
+    /// [`Error`] naming the setting that does not work.
+    pub async fn bind(loaded: Loaded) -> Result<Self> {
+        let Loaded { config, settings } = loaded;
+        let server = &config.server;
+        let listener = listener::bind("server.listen", server.listen, server).await?;
+        let admin = listener::bind("server.admin_listen", server.admin_listen, server).await?;
+        let admin_key = admin_key::obtain(&config)?;
+        let stores = Stores::open(&config)?;
+        let reflection = match server.reflection {
+            config::Reflection::On => true,
+            config::Reflection::Off => false,
+            config::Reflection::Auto => server.listen.ip().is_loopback(),
+        };
+        let parts = Parts {
+            stores,
+            admin_key,
+            // Each core holds a handle to the store, and the background one.
+            health: Arc::new(Health::new(cores(server) + 1)),
+            info: Arc::new(Info::new(
+                &config,
+                &settings,
+                stores::backend(&config),
+                reflection,
+            )),
+            in_flight: InFlight::new(server.max_in_flight),
+            directory: Arc::new(Directory::new(config.auth.key_cache_ttl)),
+            snapshots: Arc::default(),
+            cache: Arc::new(config.cache.clone()),
+            plans: Arc::new(ArcSwap::from_pointee(config.tenant.clone())),
+            counters: Arc::default(),
+            reflection,
+            config,
+        };
+        Ok(Self {
+            listener,
+            admin,
+            parts: Arc::new(parts),
+        })
+    }
+
+    /// Where gRPC is served: the port is the one bound, where 0 was asked for.
+    ///
+    /// # Errors
+    /// What the system says where the socket is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where probes are served.
+    ///
+    /// # Errors
+    /// What the system says where the socket is gone.
+    pub fn admin_addr(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// The calls that callers' requests made to the store, as they are counted.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.parts.counters.clone()
+    }
+
+    /// Serves until `shutdown` resolves; then says so in its health, finishes
+    /// what is in flight within `drain.timeout`, and closes the store.
+    ///
+    /// # Errors
+    /// [`Error::Thread`] where a thread cannot be started or died.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let Self {
+            listener,
+            admin,
+            parts,
+        } = self;
+        let drain = parts.config.drain.clone();
+        let (address, admin_address) = (listener.local_addr(), admin.local_addr());
+        let (mut cores, mut ended) = (Vec::new(), Vec::new());
+        for index in 0..self::cores(&parts.config.server) {
+            let (core, end) = Core::start(index, parts.clone())?;
+            cores.push(core);
+            ended.push(end);
+        }
+        let (stop, stopped) = oneshot::channel();
+        let background = background::start(cores.len(), parts.clone(), admin, stopped)?;
+        if let (Ok(address), Ok(admin_address)) = (address, admin_address) {
+            tracing::info!(%address, %admin_address, backend = stores::backend(&parts.config), "server listens");
+        }
+
+        let cores = Cores::new(cores, parts.config.server.max_connections);
+        listener::accept(&listener, &cores, shutdown).await;
+        tracing::info!("server drains");
+        parts.health.enter(Stage::Draining);
+        listener::accept(&listener, &cores, tokio::time::sleep(drain.delay)).await;
+        drop((listener, cores));
+        parts.health.enter(Stage::Leaving);
+        for end in ended {
+            end.await.map_err(|_| died())?;
+        }
+        // Calls are over, so nothing can be metered or written any more.
+        drop(stop);
+        background.await.map_err(|_| died())?;
+        parts.stores.close().await;
+        tracing::info!("server ended");
+        Ok(())
+    }
+}
+
+/// How many runtimes serve calls.
+fn cores(config: &config::Server) -> usize {
+    match config.runtime {
+        config::Runtime::PerCore => threads(config),
+        config::Runtime::MultiThread => 1,
+    }
+}
+
+/// How many threads serve calls.
+fn threads(config: &config::Server) -> usize {
+    match config.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
+fn died() -> Error {
+    Error::Thread(io::Error::other("it panicked"))
+}

@@ -46,7 +46,14 @@ const LATER: Duration = Duration::from_millis(500);
 ///
 /// The cause of an internal error is logged here, once.
 pub fn status(error: &Error, context: &Context) -> Status {
-    let rpc = rpc_status(error, context);
+    of(error, &context.request_id)
+}
+
+/// The status of a call that failed before anyone knew who calls.
+///
+/// The cause of an internal error is logged here, once.
+pub fn of(error: &Error, request_id: &str) -> Status {
+    let rpc = rpc(error, request_id);
     let details = rpc.encode_to_vec();
     let mut metadata = MetadataMap::new();
     if let Some(ms) = pushback_ms(error) {
@@ -64,8 +71,12 @@ pub fn status(error: &Error, context: &Context) -> Status {
 ///
 /// The cause of an internal error is logged here, once.
 pub fn rpc_status(error: &Error, context: &Context) -> pb::Status {
+    rpc(error, &context.request_id)
+}
+
+fn rpc(error: &Error, request_id: &str) -> pb::Status {
     if let Error::Internal(cause) = error {
-        tracing::error!(request_id = %context.request_id, cause, "internal error");
+        tracing::error!(request_id, cause, "internal error");
     }
     let shape = Shape::of(error);
     let mut details = vec![any(
@@ -78,7 +89,7 @@ pub fn rpc_status(error: &Error, context: &Context) -> pb::Status {
     )];
     details.extend(shape.details);
     let request = pb::RequestInfo {
-        request_id: context.request_id.to_string(),
+        request_id: request_id.to_owned(),
         serving_data: String::new(),
     };
     details.push(any("RequestInfo", &request));

@@ -11,5 +11,7 @@
 #![allow(unreachable_pub, dead_code)]
 
 mod config;
+mod process;
 mod redis;
+mod server;
 mod store;

@@ -1,0 +1,86 @@
+//! Who makes a call, and whether they may. It does not know how a credential is
+//! kept, nor what the call does.
+
+use http::{HeaderMap, header::AUTHORIZATION};
+
+use super::Method;
+use crate::{
+    error::{Error, Result},
+    tenant::{Caller, Permission, Tenants},
+};
+
+/// Authentication and permissions.
+#[derive(Debug)]
+pub struct Auth {
+    tenants: Tenants,
+}
+
+impl Auth {
+    /// Authentication by the keys that `tenants` knows.
+    pub fn new(tenants: Tenants) -> Self {
+        Self { tenants }
+    }
+
+    /// Who calls, by the key in the headers.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`], [`Error::KeyInvalid`], and those of the store.
+    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller> {
+        self.tenants.authenticate(bearer(headers)?).await
+    }
+}
+
+/// Whether a caller may call this RPC; one whose permission is not known may be
+/// called by none.
+///
+/// # Errors
+/// [`Error::ScopeMissing`].
+pub fn permit(caller: &Caller, method: &Method) -> Result<()> {
+    let permission = Permission::parse(method.permission).ok_or(Error::ScopeMissing {
+        scope: method.permission.into(),
+    })?;
+    caller.require(permission)
+}
+
+/// The key in `authorization: Bearer <key>`.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
+    let Some(value) = headers.get(AUTHORIZATION) else {
+        return Ok(None);
+    };
+    let text = value.to_str().map_err(|_| Error::KeyInvalid)?;
+    match text.split_once(' ') {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(key.trim())),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::METHODS;
+
+    #[test]
+    fn every_rpc_names_a_permission_there_is() {
+        for method in METHODS {
+            assert!(
+                Permission::parse(method.permission).is_some(),
+                "{}",
+                method.path
+            );
+        }
+    }
+
+    #[test]
+    fn a_bearer_is_read_from_the_header_alone() {
+        let of = |text: &'static str| {
+            let headers =
+                HeaderMap::from_iter([(AUTHORIZATION, http::HeaderValue::from_static(text))]);
+            bearer(&headers).map(|key| key.map(str::to_owned))
+        };
+        assert_eq!(bearer(&HeaderMap::new()), Ok(None));
+        assert_eq!(of("Bearer k"), Ok(Some("k".into())));
+        assert_eq!(of("bearer  k "), Ok(Some("k".into())));
+        assert_eq!(of("Basic k"), Ok(None));
+        assert_eq!(of("k"), Ok(None));
+    }
+}

@@ -1,0 +1,209 @@
+//! `grpc.health.v1`: what each component's checks found, told on demand and as
+//! it changes. It does not know how a component is checked.
+
+use std::{
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+};
+
+use futures::{Stream, stream};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_server::Health as Service,
+};
+
+use super::{request_id, status};
+use crate::{error::Error, store};
+
+/// The state of the components. Nothing serves before its first good check.
+#[derive(Debug)]
+pub struct Health {
+    /// The last check of the store by each of those who hold a handle to it.
+    checks: Mutex<Vec<Check>>,
+    state: watch::Sender<State>,
+}
+
+/// What the last check of the store found.
+type Check = Result<(), String>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct State {
+    /// What is wrong with the store.
+    store: Check,
+    stage: Stage,
+}
+
+/// How far the server is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It serves.
+    Serving,
+    /// It still serves, and says that it will not for long.
+    Draining,
+    /// It takes no new calls, and streams end.
+    Leaving,
+}
+
+/// What can be asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Component {
+    /// Whatever does not need the store.
+    Process,
+    /// The store and whatever needs it.
+    Store,
+}
+
+impl Component {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            ""
+            | "store"
+            | "riptide.persistence.v1.TenantService"
+            | "riptide.persistence.v1.CacheService" => Some(Self::Store),
+            "config" | "riptide.persistence.v1.StateService" => Some(Self::Process),
+            _ => None,
+        }
+    }
+
+    fn status(self, state: &State) -> ServingStatus {
+        let well = match self {
+            Self::Process => true,
+            Self::Store => state.store.is_ok(),
+        };
+        if well && state.stage == Stage::Serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        }
+    }
+}
+
+impl Health {
+    /// The health of a server in which so many hold a handle to the store.
+    pub fn new(holders: usize) -> Self {
+        let unchecked = Err("not checked yet".to_owned());
+        Self {
+            checks: Mutex::new(vec![unchecked.clone(); holders]),
+            state: watch::Sender::new(State {
+                store: unchecked,
+                stage: Stage::Serving,
+            }),
+        }
+    }
+
+    /// Notes what a holder of the store found. It serves when it serves all.
+    pub fn report(&self, holder: usize, found: &store::Result<store::Health>) {
+        let found = match found {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        let store = {
+            let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(check) = checks.get_mut(holder) {
+                *check = found;
+            }
+            checks
+                .iter()
+                .find(|check| check.is_err())
+                .cloned()
+                .unwrap_or(Ok(()))
+        };
+        self.state.send_if_modified(|state| {
+            let changed = state.store != store;
+            if changed {
+                match &store {
+                    Ok(()) => tracing::info!("store serves"),
+                    Err(error) => tracing::warn!(error, "store does not serve"),
+                }
+                state.store = store;
+            }
+            changed
+        });
+    }
+
+    /// Goes on to a later stage.
+    pub fn enter(&self, stage: Stage) {
+        self.state.send_if_modified(|state| {
+            let later = state.stage < stage;
+            state.stage = state.stage.max(stage);
+            later
+        });
+    }
+
+    /// Waits until the server has come to this stage.
+    pub async fn reached(&self, stage: Stage) {
+        // The sender is ours, so that waiting cannot fail.
+        let _ = self
+            .state
+            .subscribe()
+            .wait_for(|state| state.stage >= stage)
+            .await;
+    }
+
+    /// Why calls are not served now; nothing when they are.
+    pub fn trouble(&self) -> Option<String> {
+        let state = self.state.borrow();
+        match (&state.store, state.stage) {
+            (Ok(()), Stage::Serving) => None,
+            (Err(error), Stage::Serving) => Some(error.clone()),
+            _ => Some(Error::Draining.to_string()),
+        }
+    }
+}
+
+/// The service over a server's health.
+#[derive(Clone, Debug)]
+pub struct Api(pub std::sync::Arc<Health>);
+
+#[async_trait::async_trait]
+impl Service for Api {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let Some(component) = Component::named(&request.get_ref().service) else {
+            return Err(Status::not_found("no such component"));
+        };
+        let status = component.status(&self.0.state.borrow());
+        Ok(Response::new(answer(status)))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let component = Component::named(&request.get_ref().service);
+        let request_id = request_id::of(&request.metadata().clone().into_headers());
+        let leaving = status::of(&Error::Draining, &request_id);
+        let begin = Some((self.0.state.subscribe(), None, leaving));
+        let changes = stream::unfold(begin, move |watching| async move {
+            let (mut states, told, leaving) = watching?;
+            loop {
+                let (status, stage) = {
+                    let state = states.borrow_and_update();
+                    let status = component.map_or(ServingStatus::ServiceUnknown, |component| {
+                        component.status(&state)
+                    });
+                    (status, state.stage)
+                };
+                if told != Some(status) {
+                    return Some((Ok(answer(status)), Some((states, Some(status), leaving))));
+                }
+                if stage == Stage::Leaving || states.changed().await.is_err() {
+                    return Some((Err(leaving), None));
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(changes)))
+    }
+}
+
+fn answer(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: status.into(),
+    }
+}

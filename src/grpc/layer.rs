@@ -1,0 +1,218 @@
+//! The layer every call passes: request id, in-flight limit, deadline,
+//! authentication, permission, and an answer of the contract's form whatever
+//! happens inside. It does not know what any RPC does.
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
+
+use futures::FutureExt;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tonic::{Code, Status, body::Body};
+use tonic_types::StatusExt;
+use tracing::Instrument;
+
+use super::{
+    Context, Method,
+    auth::{self, Auth},
+    deadline, framework,
+    limits::InFlight,
+    request_id,
+    routes::{Route, Routes},
+    status,
+};
+use crate::{
+    error::Error,
+    store,
+    tenant::{Caller, audit},
+};
+
+/// What every call of a core passes; cheap to clone.
+#[derive(Clone)]
+pub struct Layer(Arc<Inside>);
+
+struct Inside {
+    routes: Routes,
+    auth: Auth,
+    in_flight: InFlight,
+    max_deadline: std::time::Duration,
+    max_message_bytes: usize,
+}
+
+impl Layer {
+    /// The layer in front of `routes`.
+    pub fn new(
+        routes: Routes,
+        auth: Auth,
+        in_flight: InFlight,
+        config: &crate::config::Server,
+    ) -> Self {
+        Self(Arc::new(Inside {
+            routes,
+            auth,
+            in_flight,
+            max_deadline: config.max_deadline,
+            max_message_bytes: config.max_message_bytes,
+        }))
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl hyper::service::Service<Request<Incoming>> for Layer {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let inside = self.0.clone();
+        Box::pin(async move { Ok(inside.serve(request).await) })
+    }
+}
+
+/// A call on its way through the layer.
+struct Call {
+    route: Route,
+    request_id: Arc<str>,
+    /// Who makes it, once that is known.
+    caller: OnceLock<Caller>,
+}
+
+impl Inside {
+    async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
+        if let Err(refusal) = framework::is_grpc(&request) {
+            return refusal;
+        }
+        let call = Call {
+            route: Route::of(request.uri().path()),
+            request_id: request_id::of(request.headers()),
+            caller: OnceLock::new(),
+        };
+        let mut response = if tracing::enabled!(tracing::Level::DEBUG) {
+            self.traced(request, &call).await
+        } else {
+            self.bounded(request, &call).await
+        };
+        if let Route::Rpc(method) = call.route
+            && method.audited
+        {
+            call.audit(method, &response);
+        }
+        if let Ok(value) = HeaderValue::from_str(&call.request_id) {
+            response.headers_mut().insert(request_id::HEADER, value);
+        }
+        response
+    }
+
+    /// A call in a span of its own, with an event when it is over.
+    async fn traced(&self, request: Request<Incoming>, call: &Call) -> Response<Body> {
+        let method = request.uri().path().to_owned();
+        let request_id = &*call.request_id;
+        let began = Instant::now();
+        async {
+            let response = self.bounded(request, call).await;
+            let code = response
+                .extensions()
+                .get::<Status>()
+                .map_or(Code::Ok, Status::code);
+            let key_id = call.caller.get().map(Caller::key_id);
+            let tenant = call.caller.get().and_then(tenant_of);
+            let latency_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            tracing::debug!(?code, key_id, tenant, latency_us, "call answered");
+            response
+        }
+        .instrument(tracing::debug_span!("rpc", method, request_id))
+        .await
+    }
+
+    /// A call within its time and the in-flight limit, that answers even where
+    /// its handler panics.
+    async fn bounded(&self, request: Request<Incoming>, call: &Call) -> Response<Body> {
+        // Health must be told most of all when there is no room for more.
+        let _entered = match (call.route, self.in_flight.enter()) {
+            (Route::Health, entered) => entered.ok(),
+            (_, Ok(entered)) => Some(entered),
+            (_, Err(error)) => return call.refused(&error),
+        };
+        let timeout = match deadline::timeout(request.headers(), self.max_deadline) {
+            Ok(timeout) => timeout,
+            Err(error) => return call.refused(&error),
+        };
+        let work = AssertUnwindSafe(self.admitted(request, call)).catch_unwind();
+        let error = match store::with_deadline(Instant::now() + timeout, work).await {
+            Ok(Ok(response)) => {
+                return framework::repaired(response, self.max_message_bytes, &call.request_id);
+            }
+            Ok(Err(panic)) => Error::Internal(format!("a handler panicked: {}", words(&*panic))),
+            Err(elapsed) if elapsed.commit_in_flight => Error::OutcomeUnknown,
+            Err(_) => Error::DeadlineExceeded,
+        };
+        call.refused(&error)
+    }
+
+    /// A call of one who may make it.
+    async fn admitted(&self, mut request: Request<Incoming>, call: &Call) -> Response<Body> {
+        // Health and reflection are open to all, and look at no caller.
+        if let Route::Rpc(method) = call.route {
+            let caller = match self.auth.authenticate(request.headers()).await {
+                Ok(caller) => caller,
+                Err(error) => return call.refused(&error),
+            };
+            let caller = call.caller.get_or_init(|| caller);
+            if let Err(error) = auth::permit(caller, method) {
+                return call.refused(&error);
+            }
+            let context = Context {
+                caller: caller.clone(),
+                request_id: call.request_id.clone(),
+            };
+            request.extensions_mut().insert(context);
+        }
+        self.routes.call(call.route, request).await
+    }
+}
+
+impl Call {
+    fn refused(&self, error: &Error) -> Response<Body> {
+        status::of(error, &self.request_id).into_http()
+    }
+
+    /// Tells the audit log how the call ended.
+    fn audit(&self, method: &Method, response: &Response<Body>) {
+        let caller = self.caller.get();
+        let refusal = response.extensions().get::<Status>().map(|status| {
+            let info = status.get_details_error_info();
+            info.map_or_else(|| status.code().to_string(), |info| info.reason)
+        });
+        audit::tell(&audit::Event {
+            actor: caller.map_or("", Caller::key_id),
+            rpc: method.name,
+            tenant_id: caller.and_then(tenant_of).unwrap_or_default(),
+            outcome: refusal.as_deref().unwrap_or("OK"),
+            request_id: &self.request_id,
+        });
+    }
+}
+
+/// The tenant of a tenant's key.
+fn tenant_of(caller: &Caller) -> Option<&str> {
+    match caller {
+        Caller::Admin => None,
+        Caller::Key(grant) => Some(&grant.tenant_id),
+    }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without words")
+}

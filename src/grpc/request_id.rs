@@ -1,0 +1,91 @@
+//! The id of a call: taken from the caller where it brings a sound one, else
+//! made. It ties an answer to the log, and is no secret.
+
+use std::{
+    cell::Cell,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use http::HeaderMap;
+
+/// The header it comes and goes in.
+pub const HEADER: &str = "x-request-id";
+
+/// The caller's id where it is 1 to 128 characters of `A-Za-z0-9._-`, else a
+/// new UUIDv7.
+pub fn of(headers: &HeaderMap) -> Arc<str> {
+    headers
+        .get(HEADER)
+        .and_then(|value| value.to_str().ok())
+        .filter(|text| sound(text))
+        .map_or_else(made, Arc::from)
+}
+
+fn sound(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn made() -> Arc<str> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let mut random = [0; 10];
+    for (bytes, word) in random.chunks_mut(8).zip([next(), next()]) {
+        let word = word.to_le_bytes();
+        bytes.copy_from_slice(word.get(..bytes.len()).unwrap_or(&word));
+    }
+    let uuid = uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    Arc::from(&*uuid.hyphenated().encode_lower(&mut text))
+}
+
+/// The next of this thread's random numbers (SplitMix64). Unique is all they
+/// need to be, and a system call for each would cost more than the rest.
+fn next() -> u64 {
+    thread_local! {
+        static STATE: Cell<u64> = Cell::new(u64::from_le_bytes(crate::random::bytes()));
+    }
+    STATE.with(|state| {
+        let seed = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state.set(seed);
+        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_sound_id_is_taken_and_any_other_replaced() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HEADER, value.parse().unwrap());
+            of(&headers).to_string()
+        };
+        let longest = "x".repeat(128);
+        for id in ["a", "Order-7.retry_2", &longest] {
+            assert_eq!(with(id), id);
+        }
+        for id in ["", "a b", "a/b", "a\u{fc}", &"x".repeat(129)] {
+            let made = uuid::Uuid::parse_str(&with(id)).unwrap();
+            assert_eq!(made.get_version_num(), 7);
+        }
+    }
+
+    #[test]
+    fn made_ids_differ() {
+        let ids: HashSet<_> = (0..10_000).map(|_| made()).collect();
+        assert_eq!(ids.len(), 10_000);
+    }
+}

@@ -1,0 +1,133 @@
+//! Which service a path belongs to. It does not know who may call it.
+
+use std::{collections::HashMap, convert::Infallible, sync::LazyLock};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::{Status, body::Body};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+
+use tonic_health::pb::health_server::HealthServer;
+
+use super::{CacheApi, METHODS, Method, health, state};
+use crate::{
+    error::{Error, Result},
+    proto::v1::{
+        DESCRIPTORS, cache_service_server::CacheServiceServer,
+        state_service_server::StateServiceServer,
+    },
+};
+
+/// Where a call goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Route {
+    /// An RPC of ours.
+    Rpc(&'static Method),
+    /// `grpc.health.v1`.
+    Health,
+    /// Reflection.
+    Reflection(Version),
+    /// Nowhere.
+    Unknown,
+}
+
+/// The versions of the reflection protocol.
+#[derive(Clone, Copy, Debug)]
+pub enum Version {
+    /// `grpc.reflection.v1`.
+    V1,
+    /// `grpc.reflection.v1alpha`, which older clients speak.
+    V1Alpha,
+}
+
+static RPCS: LazyLock<HashMap<&str, &Method>> =
+    LazyLock::new(|| METHODS.iter().map(|method| (method.path, method)).collect());
+
+impl Route {
+    /// The route of a path; an RPC that is not in [`METHODS`] leads nowhere.
+    pub fn of(path: &str) -> Self {
+        if let Some(method) = RPCS.get(path) {
+            return Self::Rpc(method);
+        }
+        match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
+            Some(("grpc.health.v1.Health", "Check" | "Watch")) => Self::Health,
+            Some(("grpc.reflection.v1.ServerReflection", _)) => Self::Reflection(Version::V1),
+            Some(("grpc.reflection.v1alpha.ServerReflection", _)) => {
+                Self::Reflection(Version::V1Alpha)
+            }
+            _ => Self::Unknown,
+        }
+    }
+}
+
+type Boxed = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
+
+/// The services of a core.
+pub struct Routes {
+    cache: CacheServiceServer<CacheApi>,
+    state: StateServiceServer<state::Api>,
+    health: HealthServer<health::Api>,
+    reflection: Option<[Boxed; 2]>,
+}
+
+impl Routes {
+    /// The services, taking messages of at most `max_message_bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where reflection cannot read our own descriptors.
+    pub fn new(
+        max_message_bytes: usize,
+        cache: CacheApi,
+        state: state::Api,
+        health: health::Api,
+        reflection: bool,
+    ) -> Result<Self> {
+        Ok(Self {
+            cache: CacheServiceServer::new(cache).max_decoding_message_size(max_message_bytes),
+            state: StateServiceServer::new(state).max_decoding_message_size(max_message_bytes),
+            health: HealthServer::new(health),
+            reflection: reflection.then(reflect).transpose()?,
+        })
+    }
+
+    /// The answer of the service that the route leads to.
+    pub async fn call(&self, route: Route, request: Request<Incoming>) -> Response<Body> {
+        let answer = match (route, &self.reflection) {
+            (Route::Rpc(method), _) => match method.service {
+                "CacheService" => self.cache.clone().call(request).await,
+                "StateService" => self.state.clone().call(request).await,
+                _ => Ok(nowhere()),
+            },
+            (Route::Health, _) => self.health.clone().call(request).await,
+            (Route::Reflection(version), Some([v1, v1alpha])) => {
+                let service = match version {
+                    Version::V1 => v1,
+                    Version::V1Alpha => v1alpha,
+                };
+                service.clone().oneshot(request).await
+            }
+            (Route::Reflection(_) | Route::Unknown, _) => Ok(nowhere()),
+        };
+        match answer {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+fn nowhere() -> Response<Body> {
+    Status::unimplemented("there is no such RPC").into_http()
+}
+
+fn reflect() -> Result<[Boxed; 2]> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let broken = |error: tonic_reflection::server::Error| Error::Internal(error.to_string());
+    Ok([
+        Boxed::new(builder().build_v1().map_err(broken)?),
+        Boxed::new(builder().build_v1alpha().map_err(broken)?),
+    ])
+}

@@ -1,0 +1,44 @@
+//! What no caller waits for, on a thread of its own: probes, the change feed, and
+//! the work behind the calls. It does not know how any of it is done.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, runtime::Builder, sync::oneshot, time::timeout};
+
+use super::{
+    Error, Parts, Result,
+    core::{End, check, spawn},
+    probes,
+};
+
+/// How long the last uses of keys may take to be kept.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Starts the thread; it ends when `stopped` resolves.
+pub(super) fn start(
+    holder: usize,
+    parts: Arc<Parts>,
+    admin: TcpListener,
+    stopped: oneshot::Receiver<()>,
+) -> Result<End> {
+    let admin = admin.into_std().map_err(Error::Thread)?;
+    let runtime = Builder::new_current_thread().enable_all().build();
+    spawn("background".to_owned(), runtime, async move {
+        let store = parts.stores.handle(Arc::default()).await;
+        let tenants = parts.tenants(store.clone());
+        let directory = parts.directory.clone();
+        let feed = store.clone();
+        tokio::spawn(check(holder, store.clone(), parts.clone()));
+        tokio::spawn(probes::serve(admin, parts.health.clone()));
+        tokio::spawn(async move { directory.follow(feed).await });
+        let work = tenants.clone();
+        tokio::spawn(async move { work.maintain().await });
+        let _ = stopped.await;
+        match timeout(FLUSH_TIMEOUT, tenants.flush_uses()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "last uses of api keys not kept"),
+            Err(_) => tracing::warn!("last uses of api keys not kept in time"),
+        }
+        parts.stores.release(store).await;
+    })
+}

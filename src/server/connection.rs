@@ -1,0 +1,79 @@
+//! One connection, from its preface to its end: HTTP/2 within limits, and a
+//! GOAWAY when the server leaves. It does not know what its calls do.
+
+use std::{pin::pin, time::Duration};
+
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{listener::Socket, preface};
+use crate::{
+    config,
+    grpc::{Health, Layer, Stage},
+};
+
+/// What a peer may send before it must be read, on a stream and on a connection.
+/// Enough for a value of the usual size in one go; larger ones take turns.
+const WINDOW_BYTES: (u32, u32) = (1 << 20, 2 << 20);
+
+/// Bytes of a call's headers.
+const HEADER_BYTES: u32 = 16 << 10;
+
+/// Streams a peer may open and reset before they were taken (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+
+/// How long a connection may be silent before it is asked whether it lives, and
+/// how long it may take to answer.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
+
+/// HTTP/2 as every connection speaks it.
+pub(super) fn protocol(config: &config::Server) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOW_BYTES.0)
+        .initial_connection_window_size(WINDOW_BYTES.1)
+        .max_concurrent_streams(config.max_streams_per_connection)
+        .max_header_list_size(HEADER_BYTES)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1)
+        .auto_date_header(false);
+    builder
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    socket: Socket,
+    protocol: http2::Builder<TokioExecutor>,
+    layer: Layer,
+    handshake: Duration,
+    health: &Health,
+) {
+    let Socket { stream, peer, open } = socket;
+    let Ok(stream) = TcpStream::from_std(stream) else {
+        return;
+    };
+    let greeted = tokio::select! {
+        greeted = timeout(handshake, preface::greet(stream)) => greeted,
+        () = health.reached(Stage::Leaving) => return,
+    };
+    let stream = match greeted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%peer, %error, "connection not begun"),
+        Err(_) => return tracing::debug!(%peer, "connection not begun in time"),
+    };
+    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), layer));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = health.reached(Stage::Leaving) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection broke");
+    }
+    drop(open);
+}

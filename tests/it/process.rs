@@ -1,0 +1,4 @@
+//! The process as its callers and operators meet it: one file a subject. It does
+//! not know the services' own rules.
+
+mod surface;

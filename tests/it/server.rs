@@ -1,0 +1,432 @@
+//! Whole servers inside the test process, on free ports of loopback, and clients
+//! that call them as any other would. It does not know what is tested.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use riptide_persistence::{
+    config::{self, Config, Loaded},
+    proto::v1::{
+        CreateApiKeyRequest, CreateTenantRequest, Tenant as TenantMessage,
+        cache_service_client::CacheServiceClient, state_service_client::StateServiceClient,
+        tenant_service_client::TenantServiceClient,
+    },
+    server,
+    store::{Calls, Counters},
+};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_types::StatusExt;
+
+use crate::redis::Redis;
+
+/// The admin key of every server here.
+pub const ADMIN_KEY: &str = "rta_the-admin-key-of-the-tests";
+
+/// Bytes of the messages clients take.
+const MESSAGE_BYTES: usize = 64 << 20;
+
+/// Where a server keeps what it is given.
+#[derive(Clone, Copy)]
+pub enum Backend<'a> {
+    /// In its own memory.
+    Embedded,
+    /// In a Redis that the test holds.
+    Redis(&'a Redis),
+}
+
+/// The backends by name, for tests that run on each:
+/// `#[rstest] #[case::embedded(Kind::Embedded)] #[case::redis(Kind::Redis)]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// In memory.
+    Embedded,
+    /// A Redis of the test's own.
+    Redis,
+}
+
+impl Kind {
+    /// A server that serves, on a store of its own.
+    pub async fn start(self) -> Server {
+        self.start_with(|_| {}).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(self, set: impl FnOnce(&mut Config)) -> Server {
+        match self {
+            Self::Embedded => Server::start_with(Backend::Embedded, set).await,
+            Self::Redis => {
+                let redis = Redis::start();
+                let mut server = Server::start_with(Backend::Redis(&redis), set).await;
+                server.redis = Some(redis);
+                server
+            }
+        }
+    }
+}
+
+/// A running server; it is told to stop when dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    pub admin_address: SocketAddr,
+    channel: Channel,
+    counters: Arc<Counters>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<server::Result<()>>>,
+    /// The Redis that nobody else holds.
+    redis: Option<Redis>,
+    _folder: TempDir,
+}
+
+impl Server {
+    /// A server with the tests' settings that serves.
+    pub async fn start(backend: Backend<'_>) -> Self {
+        Self::start_with(backend, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(backend: Backend<'_>, set: impl FnOnce(&mut Config)) -> Self {
+        let server = Self::launch(backend, set).unwrap();
+        server.serves(true).await;
+        server
+    }
+
+    /// A server that listens, and may not serve yet.
+    pub fn launch(backend: Backend<'_>, set: impl FnOnce(&mut Config)) -> server::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("server-")
+            .tempdir()
+            .unwrap();
+        let mut loaded = loaded();
+        settings(&mut loaded.config, backend, &folder);
+        set(&mut loaded.config);
+
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        // A thread of its own, so that a test that blocks does not stop it.
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(async {
+                let server = match server::Server::bind(loaded).await {
+                    Ok(server) => server,
+                    Err(error) => {
+                        let _ = tell.send(Err(error));
+                        return Ok(());
+                    }
+                };
+                let addresses = (server.local_addr().unwrap(), server.admin_addr().unwrap());
+                let _ = tell.send(Ok((addresses, server.counters())));
+                server.run(async { _ = stopped.await }).await
+            })
+        });
+        let ((address, admin_address), counters) = told.recv().unwrap()?;
+        Ok(Self {
+            address,
+            admin_address,
+            channel: channel(address),
+            counters,
+            stop: Some(stop),
+            thread: Some(thread),
+            redis: None,
+            _folder: folder,
+        })
+    }
+
+    /// The connection that the clients share.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// A connection of one's own.
+    pub fn connect(&self) -> Channel {
+        channel(self.address)
+    }
+
+    /// Clients that hold this key.
+    pub fn with_key(&self, key: &str) -> Clients {
+        Clients::new(self.channel(), Bearer::new(key))
+    }
+
+    /// Clients that hold the admin key.
+    pub fn admin(&self) -> Clients {
+        self.with_key(ADMIN_KEY)
+    }
+
+    /// Clients that hold no key.
+    pub fn anonymous(&self) -> Clients {
+        Clients::new(self.channel(), Bearer(None))
+    }
+
+    /// A new tenant, and clients that hold its first key.
+    pub async fn tenant(&self, tenant_id: &str) -> Tenant {
+        let request = CreateTenantRequest {
+            tenant_id: tenant_id.into(),
+            ..Default::default()
+        };
+        let created = self
+            .admin()
+            .tenant
+            .create_tenant(request)
+            .await
+            .unwrap()
+            .into_inner();
+        Tenant {
+            clients: self.with_key(&created.secret),
+            secret: created.secret,
+            message: created.tenant.unwrap(),
+        }
+    }
+
+    /// The secret of a new key of a tenant, with these scopes.
+    pub async fn key(&self, tenant_id: &str, scopes: &[&str]) -> String {
+        let request = CreateApiKeyRequest {
+            tenant_id: tenant_id.into(),
+            scopes: scopes.iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        };
+        self.admin()
+            .tenant
+            .create_api_key(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .secret
+    }
+
+    /// What `grpc.health.v1` says of a component.
+    pub async fn health(&self, name: &str) -> Result<ServingStatus, Status> {
+        let request = HealthCheckRequest {
+            service: name.into(),
+        };
+        let answer = HealthClient::new(self.channel()).check(request).await?;
+        Ok(answer.into_inner().status())
+    }
+
+    /// Waits until it serves, or does not.
+    pub async fn serves(&self, whether: bool) {
+        let wanted = if whether {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        let request = HealthCheckRequest::default();
+        let watch = HealthClient::new(self.channel()).watch(request).await;
+        let mut states = watch.unwrap().into_inner();
+        let reached = async {
+            while let Some(state) = states.message().await.unwrap() {
+                if state.status() == wanted {
+                    return;
+                }
+            }
+            panic!("the health ended before it was {wanted:?}");
+        };
+        let reached = tokio::time::timeout(Duration::from_secs(20), reached).await;
+        reached.unwrap_or_else(|_| panic!("the health did not become {wanted:?}"));
+    }
+
+    /// What a probe of the admin listener answers: the status and the body.
+    pub fn probe(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin_address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (
+            head.split(' ').nth(1).unwrap().parse().unwrap(),
+            body.into(),
+        )
+    }
+
+    /// Calls to the store on behalf of callers, so far.
+    pub fn calls(&self) -> Calls {
+        self.counters.calls()
+    }
+
+    /// The Redis it runs on, where [`Kind::start`] started one.
+    pub fn redis(&mut self) -> Option<&mut Redis> {
+        self.redis.as_mut()
+    }
+
+    /// The same, to be held by the test.
+    pub fn take_redis(&mut self) -> Option<Redis> {
+        self.redis.take()
+    }
+
+    /// Tells it to stop, and does not wait.
+    pub fn begin_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Stops it and waits until it has ended.
+    pub async fn stop(mut self) {
+        self.begin_stop();
+        let thread = self.thread.take().unwrap();
+        let ended = tokio::task::spawn_blocking(move || thread.join())
+            .await
+            .unwrap();
+        ended.unwrap().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.begin_stop();
+    }
+}
+
+/// The settings as they are shipped.
+fn loaded() -> Loaded {
+    let sources = config::Sources {
+        file: None,
+        env: [].into(),
+        flags: vec![],
+        read: &|_| Err(std::io::ErrorKind::NotFound.into()),
+    };
+    config::load(&sources).unwrap()
+}
+
+/// What differs in tests from the settings as they are shipped.
+fn settings(config: &mut Config, backend: Backend<'_>, folder: &TempDir) {
+    let free: SocketAddr = ([127, 0, 0, 1], 0).into();
+    config.server.listen = free;
+    config.server.admin_listen = free;
+    // More than one, so that whatever differs between cores shows.
+    config.server.threads = 2;
+    config.auth.admin_key = Some(ADMIN_KEY.into());
+    config.store.path = folder.path().into();
+    match backend {
+        Backend::Embedded => {
+            config.store.backend = config::Backend::Embedded;
+            config.store.ephemeral = true;
+        }
+        Backend::Redis(redis) => {
+            config.store.backend = config::Backend::Redis;
+            config.redis.url = Some(redis.url().into());
+        }
+    }
+}
+
+fn channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect_lazy()
+}
+
+/// A tenant and clients that hold its key.
+pub struct Tenant {
+    /// Its first key.
+    pub secret: String,
+    /// Clients that hold it.
+    pub clients: Clients,
+    /// What its creation answered.
+    pub message: TenantMessage,
+}
+
+/// A channel that sends a key with every call.
+pub type Keyed = InterceptedService<Channel, Bearer>;
+
+/// The clients of all services, with one key.
+#[derive(Clone)]
+pub struct Clients {
+    pub tenant: TenantServiceClient<Keyed>,
+    pub cache: CacheServiceClient<Keyed>,
+    pub state: StateServiceClient<Keyed>,
+    /// For calls without a generated client.
+    pub keyed: Keyed,
+}
+
+impl Clients {
+    pub fn new(channel: Channel, bearer: Bearer) -> Self {
+        let keyed = InterceptedService::new(channel, bearer);
+        Self {
+            tenant: TenantServiceClient::new(keyed.clone())
+                .max_decoding_message_size(MESSAGE_BYTES),
+            cache: CacheServiceClient::new(keyed.clone()).max_decoding_message_size(MESSAGE_BYTES),
+            state: StateServiceClient::new(keyed.clone()),
+            keyed,
+        }
+    }
+}
+
+/// Sends `authorization: Bearer <key>`, or nothing.
+#[derive(Clone)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Bearer {
+    pub fn new(key: &str) -> Self {
+        Self(Some(format!("Bearer {key}").parse().unwrap()))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(key) = &self.0 {
+            request.metadata_mut().insert("authorization", key.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// The reason of an error; every one has one, of our domain.
+pub fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details
+        .error_info()
+        .unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
+    assert_eq!(info.domain, "persistence.riptide");
+    assert!(
+        details.request_info().is_some(),
+        "no RequestInfo: {status:?}"
+    );
+    info.reason.clone()
+}
+
+/// The fields that a request was refused for.
+pub fn fields(status: &Status) -> Vec<String> {
+    let details = status.get_error_details();
+    let request = details
+        .bad_request()
+        .unwrap_or_else(|| panic!("no BadRequest: {status:?}"));
+    request
+        .field_violations
+        .iter()
+        .map(|violation| violation.field.clone())
+        .collect()
+}
+
+/// Calls an RPC with an empty message, whatever it is.
+pub async fn empty_call(keyed: Keyed, path: &str) -> Result<tonic::Response<()>, Status> {
+    raw_call(keyed, path, ()).await
+}
+
+/// Calls an RPC with any message, and reads nothing of its answer.
+pub async fn raw_call<M: prost::Message + 'static>(
+    keyed: Keyed,
+    path: &str,
+    message: M,
+) -> Result<tonic::Response<()>, Status> {
+    let mut client = tonic::client::Grpc::new(keyed);
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<M, ()>::default();
+    client
+        .unary(Request::new(message), path.parse().unwrap(), codec)
+        .await
+}
