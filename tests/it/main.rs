@@ -10,6 +10,7 @@
 )]
 #![allow(unreachable_pub, dead_code)]
 
+mod cache;
 mod config;
 mod process;
 mod redis;
