@@ -1,0 +1,157 @@
+//! Reads a store's URL into what the driver is configured with. It does not
+//! connect, and never repeats the URL, which may hold a password.
+
+use std::time::Duration;
+
+use fred::{
+    socket2::TcpKeepalive,
+    types::{
+        RespVersion,
+        config::{
+            Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, TcpConfig,
+            UnresponsiveConfig,
+        },
+    },
+};
+use secrecy::ExposeSecret;
+
+use super::Settings;
+use crate::store::Error;
+
+const SCHEMES: [&str; 8] = [
+    "redis",
+    "rediss",
+    "redis-cluster",
+    "rediss-cluster",
+    "redis-sentinel",
+    "rediss-sentinel",
+    "redis+unix",
+    "unix",
+];
+
+const ALLOWED: &str = "redis.url: allowed are redis://[user:password@]host:port[/database], rediss:// for TLS, \
+    redis-cluster://host:port?node=host:port, redis-sentinel://host:port?sentinelServiceName=name&node=host:port \
+    (both also as rediss-), and unix:///path/of/socket";
+
+/// The driver's configuration for these settings.
+pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
+    let url = settings.url.expose_secret().trim();
+    let wrong = |what: &str| Error::Misuse(format!("{ALLOWED}; {what}"));
+    let (scheme, rest) = url
+        .split_once("://")
+        .ok_or_else(|| wrong("there is no scheme"))?;
+    if !SCHEMES.contains(&scheme) {
+        return Err(wrong("the scheme is another"));
+    }
+    if scheme.ends_with("unix") && !rest.contains('/') {
+        return Err(wrong("the path of the socket is missing"));
+    }
+    let read = match scheme {
+        "unix" => Config::from_url(&format!("redis+unix://{rest}")),
+        _ => Config::from_url(url),
+    };
+    let mut config = read.map_err(|error| wrong(error.details()))?;
+    config.fail_fast = false;
+    config.version = RespVersion::RESP3;
+    Ok(config)
+}
+
+/// How connections behave. Every default of the driver that would wait without
+/// end is set.
+pub(super) fn behaviour(
+    settings: &Settings,
+) -> (PerformanceConfig, ConnectionConfig, ReconnectPolicy) {
+    let performance = PerformanceConfig {
+        default_command_timeout: settings.command_timeout,
+        broadcast_channel_capacity: 8192,
+        ..PerformanceConfig::default()
+    };
+    let connection = ConnectionConfig {
+        connection_timeout: settings.connect_timeout,
+        internal_command_timeout: settings.connect_timeout,
+        max_command_attempts: 1,
+        // A redirected command comes back as "not run", after the driver has
+        // looked at the slots again; it is repeated here, where that is known.
+        max_redirections: 0,
+        max_command_buffer_len: 10_000,
+        unresponsive: UnresponsiveConfig {
+            max_timeout: Some(Duration::from_secs(2)),
+            interval: Duration::from_millis(500),
+        },
+        reconnect_on_auth_error: true,
+        tcp: TcpConfig {
+            nodelay: Some(true),
+            keepalive: Some(TcpKeepalive::new().with_time(Duration::from_secs(10))),
+            user_timeout: Some(Duration::from_secs(5)),
+            ..TcpConfig::default()
+        },
+        ..ConnectionConfig::default()
+    };
+    let mut policy = ReconnectPolicy::new_exponential(0, 5, 400, 2);
+    policy.set_jitter(5);
+    (performance, connection, policy)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn settings(url: &str) -> Settings {
+        Settings {
+            url: url.to_owned().into(),
+            pool_size: 1,
+            command_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn every_kind_of_address_is_read() {
+        for url in [
+            "redis://localhost",
+            "redis://:pass@localhost:6379/3",
+            "redis-cluster://a:1?node=b:2",
+            "redis-sentinel://a:1?sentinelServiceName=main",
+            "redis+unix:///run/redis.sock",
+            "unix:///run/redis.sock",
+            "unix://user:pass@/run/redis.sock",
+        ] {
+            if let Err(error) = config(&settings(url)) {
+                panic!("{url}: {error}");
+            }
+        }
+        assert!(
+            config(&settings("redis-cluster://a:1"))
+                .unwrap()
+                .server
+                .is_clustered()
+        );
+        assert!(
+            config(&settings("unix:///a/b"))
+                .unwrap()
+                .server
+                .is_unix_socket()
+        );
+    }
+
+    #[test]
+    fn a_wrong_address_is_told_what_is_allowed_but_not_repeated() {
+        for url in [
+            "",
+            "localhost:6379",
+            "http://:secret@a",
+            "redis://:secret@",
+            "redis-sentinel://:secret@a:1",
+            "unix://a",
+        ] {
+            let Err(Error::Misuse(words)) = config(&settings(url)) else {
+                panic!("{url} was read")
+            };
+            assert!(
+                words.contains("redis://") && !words.contains("secret"),
+                "{words}"
+            );
+        }
+    }
+}

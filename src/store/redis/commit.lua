@@ -1,0 +1,287 @@
+-- Applies one batch to one space, wholly or not at all. The line with `#!lua`
+-- and its flags is put before this text by script.rs.
+--
+-- KEYS: 1 the state, 2 the bucket ends (ZSET), 3 the bucket sums (HASH), 4 to
+--   3 + n the records of the n writes, then index ZSETs and the stream of
+--   changes where they are needed.
+-- ARGV: 1 the batch, then for each write its options and its value. Layouts are
+--   those of wire.rs.
+--
+-- Counting: a metered record with an expiry belongs to the bucket that its
+-- expiry is rounded up to, and Redis drops it at the bucket's end. Buckets whose
+-- end has passed are reaped first, so a bucket is uncounted as one, and after
+-- it the watermark says so: a record counts if it never ends or if its bucket
+-- ends after the watermark. All decisions come before the first write; every
+-- loop is bounded by the batch or by 128 buckets.
+--
+-- Times are milliseconds. TIME runs on during a script in Redis 7.0, while
+-- expiry stands still; that is why the watermark decides, and not the clock.
+
+local call = redis.call
+local pack, unpack_bytes = struct.pack, struct.unpack
+local STATE = '>BBI6I6I7I7I6I7I6I6'
+local HEAD = '>BI7I6I6'
+local OPTIONS = '>BBBBI2I7I7I6I4'
+
+local mode, viewed, epoch, generation, max_entries, max_bytes, step, changes =
+  unpack_bytes('>BBI6I6I7I7BI2', ARGV[1])
+local n = (#ARGV - 1) / 2
+
+local state = call('GET', KEYS[1])
+local ep, gen, seq, bytes, entries, orphaned, mark, due = 0, 0, 0, 0, 0, 0, 0, 0
+if state then
+  local format, removed
+  format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due = unpack_bytes(STATE, state)
+  if format ~= 1 then return redis.error_reply('CORRUPT the state of a space') end
+  if removed == 1 then return 'G' end
+end
+if viewed == 1 and (epoch ~= ep or generation ~= gen) then
+  return 'S' .. pack('>I6I6', ep, gen)
+end
+
+-- What is there now. A wrong type ends the script here, before any write.
+local heads, sizes = {}, {}
+local now
+for i = 1, n do
+  local key = KEYS[i + 3]
+  local head = call('GETRANGE', key, 0, 19)
+  if head ~= '' then
+    if #head ~= 20 or string.byte(head) ~= 1 then
+      return redis.error_reply('CORRUPT the head of a record')
+    end
+    sizes[key] = call('STRLEN', key)
+  end
+  heads[key] = head
+end
+
+local function clock()
+  local time = call('TIME')
+  now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
+end
+
+-- Reap what is over.
+local dirty = false
+if due > 0 then
+  clock()
+  if due < now then
+    dirty = true
+    local ends = call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. now, 'LIMIT', 0, 128)
+    if #ends > 0 then
+      local sums = call('HMGET', KEYS[3], unpack(ends))
+      for i = 1, #ends do
+        if sums[i] then
+          local e, b = unpack_bytes('>I6I7', sums[i])
+          entries = entries - e
+          bytes = bytes - b
+        end
+      end
+      call('ZREM', KEYS[2], unpack(ends))
+      call('HDEL', KEYS[3], unpack(ends))
+      local last = tonumber(ends[#ends])
+      if last > mark then mark = last end
+    end
+    local first = call('ZRANGE', KEYS[2], 0, 0)
+    due = first[1] and tonumber(first[1]) or 0
+  end
+end
+local unreaped = due > 0 and due < now
+
+local function save()
+  call('SET', KEYS[1], pack(STATE, 1, 0, ep, gen, seq, bytes, entries, orphaned, mark, due))
+end
+
+-- Usage may turn out lower: the caller reaps on and comes again.
+local function again()
+  if dirty then save() end
+  return 'M'
+end
+
+if mode == 1 and unreaped then return again() end
+
+local before_seq, before_entries, before_bytes = seq, entries, bytes
+local more_entries, more_bytes
+local function count(stop, e, b)
+  entries = entries + e
+  bytes = bytes + b
+  if stop > 0 then
+    if not more_entries then more_entries, more_bytes = {}, {} end
+    more_entries[stop] = (more_entries[stop] or 0) + e
+    more_bytes[stop] = (more_bytes[stop] or 0) + b
+  end
+end
+
+-- The limit that is passed now, although it was not before.
+local function passed(old_entries, old_bytes)
+  if entries > old_entries and entries > max_entries then
+    return 'E' .. pack('>I7', old_entries)
+  end
+  if bytes > old_bytes then
+    if bytes > max_bytes then return 'B' .. pack('>I7', old_bytes) end
+    if bytes + orphaned > max_bytes * 1.5 then return 'B' .. pack('>I7', old_bytes + orphaned) end
+  end
+end
+
+-- Decide. `operations[i]` is the record's new head, '' to remove it, or nil.
+local outcomes, operations, ends = {}, {}, {}
+for i = 1, n do
+  local action, check, metered, _, _, version, floor, ttl, path =
+    unpack_bytes(OPTIONS, ARGV[2 * i])
+  local key = KEYS[i + 3]
+  local head = heads[key]
+  local found, expire, stop, size = 0, 0, 0, 0
+  local counted = false
+  if head ~= '' then
+    _, found, expire, stop = unpack_bytes(HEAD, head)
+    if expire > 0 then
+      if not now then clock() end
+      if expire <= now then found = 0 end
+    end
+    if found <= floor then found = 0 end
+    if metered == 1 then
+      size = sizes[key] + path
+      counted = stop == 0 or stop > mark
+    end
+  end
+
+  if (check == 1 and found > 0) or (check == 2 and found == 0) or (check == 3 and (found == 0 or found ~= version)) then
+    if mode == 0 then
+      if dirty then save() end
+      return 'C' .. pack('>I4I7', i - 1, found)
+    end
+    outcomes[i] = pack('>BBI7I6', 1, 0, found, 0)
+  elseif action == 1 or (action == 2 and found > 0) then
+    local old_entries, old_bytes = entries, bytes
+    if counted then count(stop, -1, -size) end
+    local new_version, length = found, 0
+    if action == 1 then
+      seq = seq + 1
+      new_version = seq
+      length = #ARGV[2 * i + 1] + 20
+    else
+      length = sizes[key]
+    end
+    expire, stop = 0, 0
+    local at = 0
+    if ttl > 0 then
+      if not now then clock() end
+      expire = now + ttl
+      if expire > 1e14 then expire = 1e14 end
+      at = expire
+      if metered == 1 then
+        local width = ttl < 60000 and 50 or (ttl < 3600000 and 1000 or 15000)
+        stop = expire + (width - expire % width) % width
+        if stop <= mark then stop = mark + width - mark % width end
+        at = stop
+      end
+    end
+    if metered == 1 then count(stop, 1, length + path) end
+    local refused = mode == 1 and action == 1 and passed(old_entries, old_bytes)
+    if refused then
+      -- Take it back: this write alone is refused, and leaves no trace.
+      if metered == 1 then count(stop, -1, -length - path) end
+      if counted then
+        local _, _, _, old_stop = unpack_bytes(HEAD, head)
+        count(old_stop, 1, size)
+      end
+      seq = seq - 1
+      outcomes[i] = pack('>BBI7I6', 2, string.byte(refused), select(2, unpack_bytes('>BI7', refused)), 0)
+    else
+      local new_head = pack(HEAD, 1, new_version, expire, stop)
+      heads[key], sizes[key] = new_head, length
+      operations[i], ends[i] = new_head, at
+      outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, new_version, expire)
+    end
+  elseif action == 3 then
+    if head ~= '' then
+      if counted then count(stop, -1, -size) end
+      heads[key], operations[i] = '', ''
+    end
+    outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, 0, 0)
+  else
+    outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, found, found > 0 and expire or 0)
+  end
+end
+
+if mode == 0 then
+  local refused = passed(before_entries, before_bytes)
+  if refused then
+    if unreaped then return again() end
+    entries, bytes, seq = before_entries, before_bytes, before_seq
+    if dirty then save() end
+    return refused
+  end
+end
+
+-- Write.
+local told
+for i = 1, n do
+  local operation = operations[i]
+  if operation then
+    dirty = true
+    local key = KEYS[i + 3]
+    local action, _, _, told_mark, index, _, _, _, path = unpack_bytes(OPTIONS, ARGV[2 * i])
+    if operation == '' then
+      call('DEL', key)
+      if index > 0 then call('ZREM', KEYS[index], string.sub(key, -path)) end
+    elseif action == 1 then
+      if ends[i] > 0 then
+        call('SET', key, operation .. ARGV[2 * i + 1], 'PXAT', ends[i])
+      else
+        call('SET', key, operation .. ARGV[2 * i + 1])
+      end
+      if index > 0 then call('ZADD', KEYS[index], 0, string.sub(key, -path)) end
+    else
+      call('SETRANGE', key, 0, operation)
+      if ends[i] > 0 then call('PEXPIREAT', key, ends[i]) else call('PERSIST', key) end
+    end
+    if told_mark > 0 then
+      told = told or {}
+      told[#told + 1] = 'k'
+      told[#told + 1] = string.char(told_mark) .. string.sub(key, -path)
+    end
+  end
+end
+if told and changes > 0 then
+  call('XADD', KEYS[changes], 'MAXLEN', '~', 10000, '*', unpack(told))
+end
+
+if more_entries then
+  for stop, e in pairs(more_entries) do
+    local b = more_bytes[stop]
+    if e ~= 0 or b ~= 0 then
+      local sums = call('HGET', KEYS[3], stop)
+      if sums then
+        local old_e, old_b = unpack_bytes('>I6I7', sums)
+        e, b = e + old_e, b + old_b
+      else
+        call('ZADD', KEYS[2], stop, stop)
+        if due == 0 or stop < due then due = stop end
+      end
+      if e > 0 then
+        call('HSET', KEYS[3], stop, pack('>I6I7', e, b))
+      else
+        call('HDEL', KEYS[3], stop)
+        call('ZREM', KEYS[2], stop)
+      end
+    end
+  end
+end
+
+local before = ''
+if step > 1 then
+  before = pack('>I6I7I7', entries, bytes, orphaned)
+  orphaned = orphaned + bytes
+  entries, bytes, due = 0, 0, 0
+  call('UNLINK', KEYS[2], KEYS[3])
+  gen = gen + 1
+end
+if step > 0 then ep = ep + 1 end
+if ep == 0 and mode ~= 2 then ep = 1; dirty = true end
+
+local saved = pack(STATE, 1, step == 3 and 1 or 0, ep, gen, seq, bytes, entries, orphaned, mark, due)
+if step == 3 then
+  call('SET', KEYS[1], saved, 'PX', 3600000)
+elseif dirty or step > 0 then
+  call('SET', KEYS[1], saved)
+end
+return (unreaped and 'k' or 'K') .. saved .. before .. table.concat(outcomes)

@@ -1,0 +1,259 @@
+//! The names of things in Redis. All names of a space share one hash tag, and
+//! so one slot; what a user typed comes last and can change neither. It does not
+//! know what is stored under them.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::store::{Key, Space, Table};
+
+/// What every name of a space begins with, up to the colon after the tag.
+fn prefix(out: &mut BytesMut, space: &Space) {
+    out.reserve(64);
+    out.put_slice(b"v1:{");
+    out.put_slice(space.name().as_bytes());
+    out.put_slice(b"}:");
+}
+
+fn named(space: &Space, name: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    prefix(&mut out, space);
+    out.put_slice(name);
+    out.freeze()
+}
+
+/// The space's counters and view.
+pub(super) fn state(space: &Space) -> Bytes {
+    named(space, b"s")
+}
+
+/// The ends of its expiry buckets (ZSET).
+pub(super) fn bucket_ends(space: &Space) -> Bytes {
+    named(space, b"b")
+}
+
+/// What each bucket counts (HASH).
+pub(super) fn bucket_sums(space: &Space) -> Bytes {
+    named(space, b"h")
+}
+
+/// The paths of an ordered table (ZSET).
+pub(super) fn index(space: &Space, table: Table) -> Bytes {
+    named(space, format!("i:{}", table.mark()).as_bytes())
+}
+
+/// The stream of announced commits.
+pub(super) fn changes() -> Bytes {
+    named(&Space::registry(), b"changes")
+}
+
+/// The random name of the store as it is now; another one means other contents.
+pub(super) fn identity() -> Bytes {
+    named(&Space::registry(), b"id")
+}
+
+/// What the records of a table begin with; the path follows.
+pub(super) fn records(space: &Space, table: Table, generation: u64) -> Bytes {
+    let mut out = BytesMut::new();
+    table_prefix(&mut out, space, table, generation);
+    out.freeze()
+}
+
+fn table_prefix(out: &mut BytesMut, space: &Space, table: Table, generation: u64) {
+    prefix(out, space);
+    out.put_slice(table.mark().as_bytes());
+    out.put_u8(b':');
+    if table.generational() {
+        out.put_slice(generation.to_string().as_bytes());
+        out.put_u8(b':');
+    }
+}
+
+/// A record.
+pub(super) fn record(space: &Space, generation: u64, key: &Key) -> Bytes {
+    let mut out = BytesMut::with_capacity(space.name().len() + key.path.len() + 32);
+    table_prefix(&mut out, space, key.table, generation);
+    out.put_slice(&key.path);
+    out.freeze()
+}
+
+/// The path of a record that begins with `prefix` (see [`records`]).
+pub(super) fn path(name: &Bytes, prefix: &[u8]) -> Option<Bytes> {
+    name.starts_with(prefix)
+        .then(|| name.slice(prefix.len()..))
+        .filter(|path| !path.is_empty())
+}
+
+/// What a name in a space is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    /// An entry of a generation.
+    Entry { generation: u64, path_bytes: usize },
+    /// A record of another table.
+    Record { table: Table, path_bytes: usize },
+    /// The space's counters and view.
+    State,
+    /// Anything else: indexes and buckets.
+    Other,
+}
+
+/// Reads a name of the space; `None` where it is of another one.
+pub(super) fn read(space: &Space, name: &[u8]) -> Option<Name> {
+    let rest = name
+        .strip_prefix(b"v1:{")?
+        .strip_prefix(space.name().as_bytes())?
+        .strip_prefix(b"}:")?;
+    if rest == b"s" {
+        return Some(Name::State);
+    }
+    for table in Table::ALL {
+        let Some(path) = rest
+            .strip_prefix(table.mark().as_bytes())
+            .and_then(|rest| rest.strip_prefix(b":"))
+        else {
+            continue;
+        };
+        if !table.generational() {
+            return Some(Name::Record {
+                table,
+                path_bytes: path.len(),
+            });
+        }
+        let digits = path.iter().position(|&byte| byte == b':')?;
+        let (digits, path) = path.split_at(digits);
+        let generation = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        return Some(Name::Entry {
+            generation,
+            path_bytes: path.len().saturating_sub(1),
+        });
+    }
+    Some(Name::Other)
+}
+
+/// A pattern for SCAN that matches names with this beginning, whatever it holds.
+pub(super) fn pattern(beginning: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(beginning.len() + 8);
+    for &byte in beginning {
+        if matches!(byte, b'*' | b'?' | b'[' | b']' | b'\\' | b'^' | b'-') {
+            out.put_u8(b'\\');
+        }
+        out.put_u8(byte);
+    }
+    out.put_u8(b'*');
+    out.freeze()
+}
+
+/// What every name of the space begins with.
+pub(super) fn all(space: &Space) -> Bytes {
+    named(space, b"")
+}
+
+/// The range of paths that begin with `prefix` and follow `after`, as
+/// ZRANGEBYLEX reads it.
+pub(super) fn lex_range(prefix: &[u8], after: Option<&[u8]>) -> (Bytes, Bytes) {
+    let mut from = BytesMut::new();
+    match after {
+        Some(after) if after >= prefix => {
+            from.put_u8(b'(');
+            from.put_slice(after);
+        }
+        _ if prefix.is_empty() => from.put_u8(b'-'),
+        _ => {
+            from.put_u8(b'[');
+            from.put_slice(prefix);
+        }
+    }
+    // The first path after all that begin so: the prefix with its last byte that
+    // can grow grown, and nothing behind it.
+    let mut to = BytesMut::new();
+    match prefix
+        .iter()
+        .rposition(|&byte| byte != u8::MAX)
+        .and_then(|at| prefix.get(..=at))
+    {
+        Some([rest @ .., last]) => {
+            to.put_u8(b'(');
+            to.put_slice(rest);
+            to.put_u8(last + 1);
+        }
+        _ => to.put_u8(b'+'),
+    }
+    (from.freeze(), to.freeze())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::store::Incarnation;
+
+    #[test]
+    fn names_are_of_one_slot_and_read_back() {
+        let space = Space::tenant(Incarnation::random());
+        let key = Key::entry("default", "a}{b:c\0*");
+        let name = record(&space, 12, &key);
+        let tag = format!("v1:{{{}}}:", space.name());
+        for name in [
+            &name,
+            &state(&space),
+            &bucket_ends(&space),
+            &bucket_sums(&space),
+            &index(&space, Table::Job),
+        ] {
+            assert!(name.starts_with(tag.as_bytes()));
+        }
+        assert_eq!(
+            read(&space, &name),
+            Some(Name::Entry {
+                generation: 12,
+                path_bytes: key.path.len()
+            })
+        );
+        assert_eq!(
+            path(&name, &records(&space, Table::Entry, 12)),
+            Some(key.path)
+        );
+        let job = record(&space, 12, &Key::new(Table::Job, "x:y"));
+        assert_eq!(
+            read(&space, &job),
+            Some(Name::Record {
+                table: Table::Job,
+                path_bytes: 3
+            })
+        );
+        assert_eq!(read(&space, &state(&space)), Some(Name::State));
+        assert_eq!(
+            read(&space, &index(&space, Table::Tenant)),
+            Some(Name::Other)
+        );
+        assert_eq!(read(&Space::registry(), &name), None);
+    }
+
+    #[test]
+    fn patterns_take_what_was_typed_as_it_is() {
+        assert_eq!(&pattern(b"a*b?[c]\\^-")[..], b"a\\*b\\?\\[c\\]\\\\\\^\\-*");
+    }
+
+    #[test]
+    fn ranges_end_where_the_prefix_ends() {
+        let range = |prefix: &[u8], after: Option<&[u8]>| {
+            let (from, to) = lex_range(prefix, after);
+            (from.to_vec(), to.to_vec())
+        };
+        assert_eq!(range(b"", None), (b"-".to_vec(), b"+".to_vec()));
+        assert_eq!(range(b"", Some(b"x")), (b"(x".to_vec(), b"+".to_vec()));
+        assert_eq!(range(b"ab", None), (b"[ab".to_vec(), b"(ac".to_vec()));
+        assert_eq!(
+            range(b"ab", Some(b"abc")),
+            (b"(abc".to_vec(), b"(ac".to_vec())
+        );
+        assert_eq!(
+            range(b"ab", Some(b"aa")),
+            (b"[ab".to_vec(), b"(ac".to_vec())
+        );
+        assert_eq!(range(b"a\xff", None), (b"[a\xff".to_vec(), b"(b".to_vec()));
+        assert_eq!(
+            range(b"\xff\xff", None),
+            (b"[\xff\xff".to_vec(), b"+".to_vec())
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! The Lua scripts as the server knows them: their text, and the name it gave
+//! them. It does not know what they do.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+
+/// A script; the server calls it by the digest of its text.
+#[derive(Debug)]
+pub(super) struct Script {
+    text: Bytes,
+    digest: OnceLock<Bytes>,
+}
+
+impl Script {
+    fn new(flags: &str, body: &str) -> Self {
+        // Without the first line a script would go on past maxmemory once it has
+        // written, and could be started on a replica.
+        let first = if flags.is_empty() {
+            "#!lua".to_owned()
+        } else {
+            format!("#!lua flags={flags}")
+        };
+        Self {
+            text: format!("{first}\n{body}").into(),
+            digest: OnceLock::new(),
+        }
+    }
+
+    /// Its text, for EVAL.
+    pub(super) fn text(&self) -> Bytes {
+        self.text.clone()
+    }
+
+    /// Its digest, for EVALSHA, once the server has told it.
+    pub(super) fn digest(&self) -> Option<Bytes> {
+        self.digest.get().cloned()
+    }
+
+    /// Keeps what SCRIPT LOAD answered.
+    pub(super) fn loaded(&self, digest: Bytes) {
+        let _ = self.digest.set(digest);
+    }
+}
+
+/// All scripts.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    /// A batch that may need memory; refused at maxmemory before it begins.
+    pub(super) commit: Script,
+    /// A batch that puts nothing, and so goes on at maxmemory.
+    pub(super) release: Script,
+    pub(super) list: Script,
+    pub(super) records: Script,
+    pub(super) reclaim: Script,
+    pub(super) sweep: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            commit: Script::new("", include_str!("commit.lua")),
+            release: Script::new("allow-oom", include_str!("commit.lua")),
+            list: Script::new("no-writes", include_str!("list.lua")),
+            records: Script::new("no-writes", include_str!("records.lua")),
+            reclaim: Script::new("allow-oom", include_str!("reclaim.lua")),
+            sweep: Script::new("allow-oom", include_str!("sweep.lua")),
+        }
+    }
+
+    pub(super) fn all(&self) -> [&Script; 6] {
+        [
+            &self.commit,
+            &self.release,
+            &self.list,
+            &self.records,
+            &self.reclaim,
+            &self.sweep,
+        ]
+    }
+}
