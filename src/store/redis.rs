@@ -36,11 +36,11 @@ use self::{
     fault::Fault,
     feed::Feed,
     server::{Server, Shared},
-    wire::{Answer, State, Way},
+    wire::{Answer, Basis, State, Way},
 };
 use super::{
-    Action, Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Mode, Page, Position, Query,
-    Read, Reclaim, Reclaimed, Result, Space, Store, Table, Usage,
+    Action, Audit, Batch, Changes, Commit, Cursor, Error, Expiry, Health, Key, Mode, Page,
+    Position, Query, Read, Reclaim, Reclaimed, Refusal, Result, Space, Store, Table, Usage, Write,
 };
 
 /// How Redis is reached.
@@ -125,6 +125,7 @@ impl Redis {
         &self,
         space: &Space,
         batch: &Batch,
+        basis: Basis,
         way: Way,
     ) -> std::result::Result<Bytes, Fault> {
         let mut all = vec![
@@ -132,7 +133,7 @@ impl Redis {
             keys::bucket_ends(space),
             keys::bucket_sums(space),
         ];
-        let generation = batch.view.unwrap_or_default().generation;
+        let generation = basis.generation();
         all.extend(
             batch
                 .writes
@@ -163,7 +164,7 @@ impl Redis {
             wire::write(&mut options, write, index, announced);
         }
         let mut args = Vec::with_capacity(1 + 2 * batch.writes.len());
-        args.push(wire::batch(batch, way, changes));
+        args.push(wire::batch(batch, basis, way, changes));
         let mut options = options.freeze();
         for write in &batch.writes {
             args.push(options.split_to(wire::WRITE_BYTES));
@@ -188,7 +189,7 @@ impl Redis {
     async fn reap(&self, space: &Space) -> Result<State> {
         loop {
             let answer = self
-                .run(space, &Batch::default(), Way::Reap)
+                .run(space, &Batch::default(), Basis::Any, Way::Reap)
                 .await
                 .map_err(Fault::of_read)?;
             let (state, more) = wire::reaped(&answer)?;
@@ -269,12 +270,22 @@ fn check(batch: &Batch) -> Result<()> {
         ));
     }
     let mut seen = HashSet::new();
-    for Key { table, path } in batch.writes.iter().map(|write| &write.key) {
+    for Write {
+        key: Key { table, path },
+        action,
+        ..
+    } in &batch.writes
+    {
+        if let Action::Put {
+            expiry: Expiry::AfterMs(0),
+            ..
+        }
+        | Action::Touch(Expiry::AfterMs(0)) = action
+        {
+            return misuse("an expiry after no time; at least 1 ms".into());
+        }
         if path.is_empty() {
             return misuse("a key without a path".into());
-        }
-        if table.generational() && batch.view.is_none() {
-            return misuse("entries are written without a view".into());
         }
         if batch.mode == Mode::Whole && batch.writes.len() > 1 && !seen.insert((table, path)) {
             return misuse("a key is written twice in one batch".into());
@@ -315,12 +326,28 @@ impl Store for Redis {
 
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {
         check(&batch)?;
+        let mut basis = match batch.view {
+            Some(view) => Basis::View(view),
+            // The keys name a generation: the first is tried, and the answer tells
+            // the right one.
+            None if batch
+                .writes
+                .iter()
+                .any(|write| write.key.table.generational()) =>
+            {
+                Basis::Generation(0)
+            }
+            None => Basis::Any,
+        };
         loop {
             let answer = self
-                .run(space, &batch, Way::of(batch.mode))
+                .run(space, &batch, basis, Way::of(batch.mode))
                 .await
                 .map_err(Fault::of_commit)?;
             match wire::answer(&answer, &batch, self.shared.exact())? {
+                Answer::Commit(Commit::Refused(Refusal::Stale(view))) if batch.view.is_none() => {
+                    basis = Basis::Generation(view.generation);
+                }
                 Answer::Commit(commit) => return Ok(commit),
                 // More has ended than one script may uncount; nothing was written.
                 Answer::Again => drop(self.reap(space).await?),

@@ -2,6 +2,7 @@
 //! stores.
 
 mod conformance;
+mod redis_faults;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ macro_rules! on_every_backend {
         $run!(embedded_file $cases);
         $run!(embedded_memory $cases);
         $run!(observed $cases);
+        $run!(redis $cases);
     };
 }
 pub(crate) use on_every_backend;
@@ -48,4 +50,10 @@ pub async fn embedded_memory() -> Stage {
 pub async fn observed() -> Stage {
     let store = Arc::new(Embedded::in_memory().unwrap());
     Stage::new(Observed::new(store, Arc::new(Counters::default())), ())
+}
+
+pub async fn redis() -> Stage {
+    let server = crate::redis::Redis::start();
+    let store = redis_faults::connected(&server.url()).await;
+    Stage::new(store, server)
 }

@@ -35,7 +35,7 @@ if state then
   if format ~= 1 then return redis.error_reply('CORRUPT the state of a space') end
   if removed == 1 then return 'G' end
 end
-if viewed == 1 and (epoch ~= ep or generation ~= gen) then
+if (viewed == 1 and epoch ~= ep) or (viewed > 0 and generation ~= gen) then
   return 'S' .. pack('>I6I6', ep, gen)
 end
 
@@ -116,8 +116,9 @@ local function passed(old_entries, old_bytes)
     return 'E' .. pack('>I7', old_entries)
   end
   if bytes > old_bytes then
-    if bytes > max_bytes then return 'B' .. pack('>I7', old_bytes) end
-    if bytes + orphaned > max_bytes * 1.5 then return 'B' .. pack('>I7', old_bytes + orphaned) end
+    if bytes > max_bytes or bytes + orphaned > max_bytes * 1.5 then
+      return 'B' .. pack('>I7', old_bytes)
+    end
   end
 end
 

@@ -12,7 +12,7 @@ use super::{
     fault::{self, Fault},
     keys, wire,
 };
-use crate::store::{Changes, Error, Key, Position, Result};
+use crate::store::{Changes, Key, Position, Result};
 
 /// How long a call waits for a change.
 const WAIT: Duration = Duration::from_millis(250);
@@ -60,10 +60,13 @@ impl Redis {
                 lost: false,
             });
         };
-        let (identity, id) = position
-            .0
-            .split_once('@')
-            .ok_or_else(|| Error::Misuse("the position is not one of this feed".into()))?;
+        let Some((identity, id)) = read(&position) else {
+            return Ok(Changes {
+                position: feed.now().await?,
+                keys: Vec::new(),
+                lost: true,
+            });
+        };
         let (changes, last) = feed.after(id).await?;
         // Asked after the changes: where the place is still kept, nothing behind
         // it had been cut when they were read.
@@ -84,6 +87,14 @@ impl Redis {
             lost: false,
         })
     }
+}
+
+/// The identity and the stream id in a position; nothing where it is none of ours.
+fn read(position: &Position) -> Option<(&str, &str)> {
+    let (identity, id) = position.0.split_once('@')?;
+    let (ms, number) = id.split_once('-')?;
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (plain(ms) && plain(number)).then_some((identity, id))
 }
 
 /// The commands of the feed.

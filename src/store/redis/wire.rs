@@ -136,19 +136,45 @@ impl Way {
     }
 }
 
+/// What a batch relies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Basis {
+    /// Nothing.
+    Any,
+    /// That the space is as the writer saw it.
+    View(View),
+    /// That entries live in this generation, which the keys name.
+    Generation(u64),
+}
+
+impl Basis {
+    /// The generation that entries are written in.
+    pub(super) fn generation(self) -> u64 {
+        match self {
+            Self::Any => 0,
+            Self::View(view) => view.generation,
+            Self::Generation(generation) => generation,
+        }
+    }
+}
+
 /// The script's first argument. `changes` is the place of the stream among the
 /// keys, 0 for none.
-pub(super) fn batch(batch: &Batch, way: Way, changes: usize) -> Bytes {
+pub(super) fn batch(batch: &Batch, basis: Basis, way: Way, changes: usize) -> Bytes {
     let mut out = BytesMut::with_capacity(31);
     out.put_u8(match way {
         Way::Whole => 0,
         Way::Each => 1,
         Way::Reap => 2,
     });
-    out.put_u8(batch.view.is_some().into());
-    let view = batch.view.unwrap_or_default();
-    out.put_uint(view.epoch, 6);
-    out.put_uint(view.generation, 6);
+    let (kind, epoch) = match basis {
+        Basis::Any => (0, 0),
+        Basis::View(view) => (1, view.epoch),
+        Basis::Generation(_) => (2, 0),
+    };
+    out.put_u8(kind);
+    out.put_uint(epoch, 6);
+    out.put_uint(basis.generation(), 6);
     for limit in [batch.limits.entries, batch.limits.bytes] {
         out.put_uint(limit.unwrap_or(UNLIMITED).min(UNLIMITED), 7);
     }
@@ -400,7 +426,10 @@ mod tests {
 
     #[test]
     fn arguments_have_the_length_the_script_reads() {
-        assert_eq!(batch(&Batch::default(), Way::Whole, 0).len(), 31);
+        assert_eq!(
+            batch(&Batch::default(), Basis::Any, Way::Whole, 0).len(),
+            31
+        );
         let mut out = BytesMut::new();
         write(
             &mut out,
