@@ -2,6 +2,8 @@
 //! stores.
 
 mod conformance;
+mod durability;
+mod observed;
 mod redis_faults;
 
 use std::sync::Arc;

@@ -75,10 +75,11 @@ impl<'t> Ledger<'t> {
             self.states.insert(space.clone(), state);
         }
         if state.run != self.run {
+            // What an earlier run gave last may be lost, even the whole space.
+            let lost = if state.sequence > 0 { LOST_VERSIONS } else { 0 };
+            let earlier = self.run.saturating_sub(1) * LOST_VERSIONS;
+            state.sequence = (state.sequence + lost).max(earlier);
             state.run = self.run;
-            if state.sequence > 0 {
-                state.sequence += LOST_VERSIONS;
-            }
         }
         let plan =
             match decision::decide(state, batch, now_ms, |suffix| self.known(&prefix, suffix))? {
@@ -420,7 +421,7 @@ impl<'t> Ledger<'t> {
     }
 }
 
-/// How many versions a crash can have lost: more than a second's.
+/// More versions of a space than a crash can have lost, which are a second's.
 const LOST_VERSIONS: u64 = 1 << 20;
 
 /// A space's state; that of a space never written where there is none.

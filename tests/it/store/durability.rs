@@ -1,0 +1,476 @@
+//! The embedded store's file: what a killed process leaves, who may open it, and
+//! what happens when it is damaged. It does not know the records' meaning.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Write as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use riptide_persistence::store::{
+    Batch, Check, Commit, Error, Expiry, Incarnation, Key, Space, Store, Table, View, Write,
+    charge, embedded::Embedded,
+};
+
+/// Names the folder to the writing child, which is this binary again.
+const FOLDER: &str = "EMBEDDED_STORE_TO_WRITE_TO";
+
+fn space() -> Space {
+    Space::tenant(Incarnation::parse("0000000000000001").unwrap())
+}
+
+fn entry(number: u64) -> Key {
+    Key::new(Table::Entry, format!("e{number}"))
+}
+
+fn control(number: u64) -> Key {
+    Key::new(Table::Control, format!("c{number}"))
+}
+
+/// Writes until it is killed, and says what was acknowledged, line by line. Not
+/// a test of its own: without the folder it has nothing to do.
+#[tokio::test]
+async fn writing_child() {
+    let Ok(folder) = std::env::var(FOLDER) else {
+        return;
+    };
+    let store = Arc::new(Embedded::open(Path::new(&folder)).unwrap());
+    let out = Arc::new(std::sync::Mutex::new(std::io::stdout()));
+    let say = move |line: String| {
+        let mut out = out.lock().unwrap();
+        writeln!(out, "{line}").unwrap();
+        out.flush().unwrap();
+    };
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..4u64 {
+        let (store, say) = (store.clone(), say.clone());
+        writers.spawn(async move {
+            for round in 0.. {
+                let number = round * 4 + writer;
+                let write = match writer {
+                    0 => Write::put(control(number), number.to_string()),
+                    1 => Write::put(entry(number), number.to_string())
+                        .expiring(Expiry::AfterMs(300 + round % 900)),
+                    _ => Write::put(entry(number), number.to_string()),
+                };
+                match store.commit(&space(), Batch::of([write])).await.unwrap() {
+                    Commit::Applied(_) => say(format!(
+                        "{} {number}",
+                        if writer == 0 { "control" } else { "entry" }
+                    )),
+                    Commit::Refused(refusal) => panic!("{refusal:?}"),
+                }
+            }
+        });
+    }
+    writers.join_all().await;
+}
+
+fn start_child(folder: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "store::durability::writing_child",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(FOLDER, folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// What a child acknowledged, with the time its line was read.
+fn acknowledged(child: &mut Child, lifetime: Duration) -> BTreeMap<(bool, u64), Instant> {
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let reader = std::thread::spawn(move || {
+        let mut seen = BTreeMap::new();
+        for line in out.lines().map_while(Result::ok) {
+            // The test harness prints its own lines, and one may be cut short.
+            let Some((kind, number)) = line.split_once(' ') else {
+                continue;
+            };
+            let Ok(number) = number.parse() else { continue };
+            if ["control", "entry"].contains(&kind) {
+                seen.insert((kind == "control", number), Instant::now());
+            }
+        }
+        seen
+    });
+    std::thread::sleep(lifetime);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    reader.join().unwrap()
+}
+
+#[tokio::test]
+async fn a_killed_process_loses_nothing_it_promised_to_keep() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        // When it is killed within its second of grace is left to chance.
+        let lifetime = 1100 + u64::from(std::process::id()) * (round + 1) % 500;
+        let mut child = start_child(folder.path());
+        let seen = acknowledged(&mut child, Duration::from_millis(lifetime));
+        let killed = Instant::now();
+        assert!(
+            seen.keys().any(|(control, _)| *control),
+            "round {round}: the child wrote"
+        );
+
+        let store = Embedded::open(folder.path()).unwrap();
+        assert!(store.audit(&space()).await.unwrap().agrees());
+        let mut kept = 0;
+        for ((is_control, number), read_at) in seen {
+            let old = killed - read_at > Duration::from_secs(1);
+            // Some entries have ended by now; those are the ones of writer 1.
+            if is_control || (old && number % 4 != 1) {
+                let key = if is_control {
+                    control(number)
+                } else {
+                    entry(number)
+                };
+                let read = store.read(&space(), 0, &[key.clone()]).await.unwrap();
+                let record = read.records[0]
+                    .as_ref()
+                    .unwrap_or_else(|| panic!("round {round}: {key:?} is lost"));
+                assert_eq!(record.value, number.to_string());
+                kept += 1;
+            }
+        }
+        assert!(kept > 0);
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn versions_are_not_given_again_after_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut highest = 0;
+    for _ in 0..3 {
+        let store = Embedded::open(folder.path()).unwrap();
+        for _ in 0..3 {
+            let put = store
+                .commit(&space(), Batch::of([Write::put(entry(1), "v")]))
+                .await
+                .unwrap();
+            let Commit::Applied(_) = put else {
+                panic!("{put:?}")
+            };
+            let version = store.read(&space(), 0, &[entry(1)]).await.unwrap().records[0]
+                .as_ref()
+                .unwrap()
+                .version;
+            assert!(version > highest);
+            highest = version;
+        }
+        // The copy is the file as a crash would leave it.
+        let copy = tempfile::tempdir().unwrap();
+        fs::copy(
+            folder.path().join("store.redb"),
+            copy.path().join("store.redb"),
+        )
+        .unwrap();
+        let crashed = Embedded::open(copy.path()).unwrap();
+        crashed
+            .commit(&space(), Batch::of([Write::put(entry(1), "v")]))
+            .await
+            .unwrap();
+        let record = crashed
+            .read(&space(), 0, &[entry(1)])
+            .await
+            .unwrap()
+            .records[0]
+            .clone()
+            .unwrap();
+        assert!(
+            record.version > highest,
+            "{} after {highest}",
+            record.version
+        );
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made/when/missing");
+    let view = {
+        let store = Embedded::open(&path).unwrap();
+        store
+            .commit(&space(), Batch::of([Write::put(entry(1), "v")]))
+            .await
+            .unwrap();
+        let ends = Write::put(entry(2), "v").expiring(Expiry::AfterMs(3_600_000));
+        store.commit(&space(), Batch::of([ends])).await.unwrap();
+        store
+            .commit(
+                &space(),
+                Batch::of([Write::put(Key::new(Table::Tenant, "t"), "v")]),
+            )
+            .await
+            .unwrap();
+        store.read(&space(), 0, &[]).await.unwrap().view
+        // It is dropped without a close.
+    };
+    let store = Embedded::open(&path).unwrap();
+    let read = store
+        .read(
+            &space(),
+            0,
+            &[entry(1), entry(2), Key::new(Table::Tenant, "t")],
+        )
+        .await
+        .unwrap();
+    assert_eq!(read.view, view);
+    assert!(read.records.iter().all(Option::is_some));
+    let usage = store.usage(&space()).await.unwrap();
+    assert_eq!(
+        (usage.entries, usage.bytes),
+        (3, 2 * charge(b"e1", 1) + charge(b"t", 1))
+    );
+    assert!(store.audit(&space()).await.unwrap().agrees());
+}
+
+#[tokio::test]
+async fn a_folder_in_use_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Embedded::open(folder.path()).unwrap();
+    let error = Embedded::open(folder.path()).err().unwrap();
+    let Error::Unusable(text) = &error else {
+        panic!("{error}")
+    };
+    assert!(
+        text.contains(&folder.path().display().to_string()) && text.contains("in use"),
+        "{text}"
+    );
+    store
+        .commit(&space(), Batch::of([Write::put(entry(1), "v")]))
+        .await
+        .unwrap();
+    store.close().await.unwrap();
+    let again = Embedded::open(folder.path()).unwrap();
+    assert!(again.read(&space(), 0, &[entry(1)]).await.unwrap().records[0].is_some());
+}
+
+#[tokio::test]
+async fn another_process_is_refused_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = start_child(folder.path());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines
+        .find(|line| line.as_ref().is_ok_and(|line| line.starts_with("control")))
+        .unwrap()
+        .unwrap();
+    let error = Embedded::open(folder.path()).err().unwrap();
+    assert!(
+        matches!(&error, Error::Unusable(text) if text.contains("in use")),
+        "{error}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    Embedded::open(folder.path()).unwrap();
+}
+
+#[test]
+fn what_is_no_store_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("store.redb"), "a diary, not a store").unwrap();
+    let error = Embedded::open(folder.path()).err().unwrap();
+    assert!(
+        matches!(&error, Error::Unusable(text) if text.contains(&folder.path().display().to_string())),
+        "{error}"
+    );
+    let file = folder.path().join("store.redb");
+    let error = Embedded::open(&file).err().unwrap();
+    assert!(
+        matches!(&error, Error::Unusable(_)),
+        "a file is no folder: {error}"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused_or_read_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.redb");
+    {
+        let store = Embedded::open(folder.path()).unwrap();
+        let puts = (0..300).map(|number| Write::put(control(number), vec![b'v'; 200]));
+        store.commit(&space(), Batch::of(puts)).await.unwrap();
+    }
+    let whole = fs::read(&file).unwrap();
+    let (mut refused, mut opened) = (0, 0);
+    let flips = (0..whole.len()).step_by(whole.len() / 60).chain(0..48);
+    for place in flips {
+        let mut damaged = whole.clone();
+        damaged[place] ^= 0xff;
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("store.redb"), damaged).unwrap();
+        let store = match Embedded::open(folder.path()) {
+            Err(Error::Unusable(_)) => {
+                refused += 1;
+                continue;
+            }
+            Err(error) => panic!("{place}: {error}"),
+            Ok(store) => store,
+        };
+        opened += 1;
+        for number in 0..300 {
+            match store.read(&space(), 0, &[control(number)]).await {
+                Ok(read) => match &read.records[0] {
+                    Some(record) => assert_eq!(record.value, vec![b'v'; 200], "{place}: {number}"),
+                    None => assert_eq!(
+                        read.view,
+                        View::default(),
+                        "{place}: {number} is lost in silence"
+                    ),
+                },
+                Err(error) => assert!(
+                    matches!(error, Error::Corrupt(_) | Error::Unavailable(_)),
+                    "{error}"
+                ),
+            }
+        }
+    }
+    assert!(
+        refused > 0 && opened > 0,
+        "{refused} refused, {opened} opened"
+    );
+    for length in [0, 1, 100, 4096, whole.len() / 2, whole.len() - 1] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("store.redb"), &whole[..length]).unwrap();
+        match Embedded::open(folder.path()) {
+            Ok(_) => assert_eq!(length, 0, "an empty file is a new store"),
+            Err(error) => assert!(matches!(error, Error::Unusable(_)), "{length}: {error}"),
+        }
+    }
+}
+
+/// A clock that a test sets.
+#[derive(Clone)]
+struct Hands(Arc<AtomicU64>);
+
+impl Hands {
+    fn at(ms: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(ms)))
+    }
+
+    fn set(&self, ms: u64) {
+        self.0.store(ms, Ordering::Relaxed);
+    }
+
+    fn clock(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let hands = self.0.clone();
+        move || hands.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn time_is_exact_to_the_millisecond() {
+    let hands = Hands::at(1_000_003);
+    let store = Embedded::in_memory_with_clock(hands.clock()).unwrap();
+    let put = Write::put(entry(1), "v").expiring(Expiry::AfterMs(120));
+    store.commit(&space(), Batch::of([put])).await.unwrap();
+    let there = async || store.read(&space(), 0, &[entry(1)]).await.unwrap().records[0].is_some();
+    let entries = async || store.usage(&space()).await.unwrap().entries;
+    hands.set(1_000_122);
+    assert!(there().await);
+    hands.set(1_000_123);
+    assert!(!there().await, "it ends 120 ms after 1 000 003");
+    let gone = Batch::of([Write::check(entry(1), Check::Absent)]);
+    assert!(
+        matches!(store.commit(&space(), gone).await.unwrap(), Commit::Applied(applied) if applied.usage.entries == 1)
+    );
+    hands.set(1_000_150);
+    assert_eq!(
+        entries().await,
+        1,
+        "it counts to the end of its bucket of 50 ms"
+    );
+    hands.set(1_000_151);
+    assert_eq!(entries().await, 0);
+    assert!(store.audit(&space()).await.unwrap().agrees());
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_back_does_not_revive_the_past() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::at(2_000_000);
+    let store = Embedded::open_with_clock(folder.path(), hands.clock()).unwrap();
+    let put = Write::put(entry(1), "v").expiring(Expiry::AfterMs(1000));
+    store.commit(&space(), Batch::of([put])).await.unwrap();
+    hands.set(2_500_000);
+    assert_eq!(store.now_ms(), 2_500_000);
+    store
+        .commit(&space(), Batch::of([Write::put(control(1), "v")]))
+        .await
+        .unwrap();
+    hands.set(1_000_000);
+    assert_eq!(store.now_ms(), 2_500_000);
+    assert!(store.read(&space(), 0, &[entry(1)]).await.unwrap().records[0].is_none());
+    store.close().await.unwrap();
+    let store = Embedded::open_with_clock(folder.path(), hands.clock()).unwrap();
+    assert_eq!(store.now_ms(), 2_500_000, "not even over a restart");
+    assert_eq!(store.usage(&space()).await.unwrap().entries, 0);
+    assert!(store.audit(&space()).await.unwrap().agrees());
+}
+
+/// One store for several single-threaded runtimes, as the server uses it.
+#[test]
+fn several_runtimes_share_a_store() {
+    let store = Arc::new(Embedded::in_memory().unwrap());
+    let threads: Vec<_> = (0..4u64)
+        .map(|core| {
+            let store = store.clone();
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(async {
+                    let start = store.changes(None).await.unwrap().position;
+                    for round in 0..50 {
+                        let put = Write::put(entry(core * 1000 + round), "v");
+                        store.commit(&space(), Batch::of([put])).await.unwrap();
+                    }
+                    let tenant = Key::new(Table::Tenant, format!("t{core}"));
+                    store
+                        .commit(
+                            &Space::registry(),
+                            Batch::of([Write::put(tenant.clone(), "v")]),
+                        )
+                        .await
+                        .unwrap();
+                    assert!(
+                        store
+                            .changes(Some(start))
+                            .await
+                            .unwrap()
+                            .keys
+                            .contains(&tenant)
+                    );
+                    store.audit(&space()).await.unwrap();
+                });
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        assert_eq!(store.usage(&space()).await.unwrap().entries, 200);
+        store.close().await.unwrap();
+    });
+}

@@ -1,0 +1,245 @@
+//! The decorator that counts, and the deadline that knows of commits. It does
+//! not know how a backend works.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use riptide_persistence::store::{
+    Audit, Batch, Calls, Changes, Check, Commit, Counters, Cursor, Elapsed, Handle, Health,
+    Incarnation, Key, Observed, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Space,
+    Store, Table, Usage, Write, deadline, embedded::Embedded, with_deadline,
+};
+use tokio::time::Instant;
+
+/// A store whose commits and reads never come back.
+struct Stuck;
+
+#[async_trait]
+impl Store for Stuck {
+    async fn read(&self, _: &Space, _: u64, _: &[Key]) -> Result<Read> {
+        pending().await
+    }
+    async fn commit(&self, _: &Space, _: Batch) -> Result<Commit> {
+        pending().await
+    }
+    async fn list(&self, _: &Space, _: Query) -> Result<Page> {
+        pending().await
+    }
+    async fn usage(&self, _: &Space) -> Result<Usage> {
+        pending().await
+    }
+    async fn audit(&self, _: &Space) -> Result<Audit> {
+        pending().await
+    }
+    async fn reclaim(
+        &self,
+        _: &Space,
+        _: Reclaim,
+        _: Option<Cursor>,
+        _: usize,
+    ) -> Result<Reclaimed> {
+        pending().await
+    }
+    async fn changes(&self, _: Option<Position>) -> Result<Changes> {
+        pending().await
+    }
+    async fn ping(&self) -> Result<Health> {
+        pending().await
+    }
+    fn now_ms(&self) -> u64 {
+        7
+    }
+    fn backend(&self) -> &'static str {
+        "stuck"
+    }
+    async fn close(&self) -> Result<()> {
+        pending().await
+    }
+}
+
+fn watched(store: impl Store) -> (Handle, Arc<Counters>) {
+    let counters = Arc::new(Counters::default());
+    (
+        Arc::new(Observed::new(Arc::new(store), counters.clone())),
+        counters,
+    )
+}
+
+fn space() -> Space {
+    Space::tenant(Incarnation::random())
+}
+
+fn put() -> Batch {
+    Batch::of([Write::put(Key::new(Table::Entry, "k"), "v")])
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_millis(20)
+}
+
+#[tokio::test]
+async fn every_call_is_counted_by_its_method() {
+    let (store, counters) = watched(Embedded::in_memory().unwrap());
+    let space = space();
+    assert_eq!(counters.calls(), Calls::default());
+    store.commit(&space, put()).await.unwrap();
+    assert_eq!(
+        counters.calls(),
+        Calls {
+            commit: 1,
+            ..Calls::default()
+        }
+    );
+    store.read(&space, 0, &[]).await.unwrap();
+    let refused = Batch::of([Write::check(Key::new(Table::Entry, "k"), Check::Absent)]);
+    store.commit(&space, refused).await.unwrap();
+    let query = Query {
+        table: Table::Job,
+        generation: 0,
+        prefix: "".into(),
+        after: None,
+        limit: 1,
+        value_bytes: 0,
+    };
+    store.list(&space, query).await.unwrap();
+    store.usage(&space).await.unwrap();
+    store.audit(&space).await.unwrap();
+    store
+        .reclaim(&space, Reclaim::Orphans { below: 0 }, None, 1)
+        .await
+        .unwrap();
+    store.changes(None).await.unwrap();
+    store.ping().await.unwrap();
+    let before = counters.calls();
+    store.close().await.unwrap();
+    let each = Calls {
+        read: 1,
+        commit: 2,
+        list: 1,
+        usage: 1,
+        audit: 1,
+        reclaim: 1,
+        changes: 1,
+        ping: 1,
+        close: 0,
+    };
+    assert_eq!(before, each);
+    assert_eq!(
+        counters.calls().since(before),
+        Calls {
+            close: 1,
+            ..Calls::default()
+        }
+    );
+}
+
+#[tokio::test]
+async fn several_share_their_counters() {
+    let counters = Arc::new(Counters::default());
+    let store: Handle = Arc::new(Embedded::in_memory().unwrap());
+    for _ in 0..3 {
+        Observed::new(store.clone(), counters.clone())
+            .read(&space(), 0, &[])
+            .await
+            .unwrap();
+    }
+    assert_eq!(
+        counters.calls(),
+        Calls {
+            read: 3,
+            ..Calls::default()
+        }
+    );
+    assert_eq!(Observed::new(store, counters).backend(), "embedded");
+}
+
+#[tokio::test]
+async fn a_commit_on_its_way_is_known_when_time_runs_out() {
+    let (store, _) = watched(Stuck);
+    let space = space();
+    let elapsed = with_deadline(soon(), store.commit(&space, put()))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        elapsed,
+        Elapsed {
+            commit_in_flight: true
+        }
+    );
+    let elapsed = with_deadline(soon(), store.read(&space, 0, &[]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        elapsed,
+        Elapsed {
+            commit_in_flight: false
+        }
+    );
+    let both = async { tokio::join!(store.read(&space, 0, &[]), store.commit(&space, put())) };
+    assert_eq!(
+        with_deadline(soon(), both).await.unwrap_err(),
+        Elapsed {
+            commit_in_flight: true
+        }
+    );
+}
+
+#[tokio::test]
+async fn a_commit_that_wrote_nothing_leaves_nothing_open() {
+    let (store, _) = watched(Embedded::in_memory().unwrap());
+    let space = space();
+    let refused = Batch::of([Write::check(Key::new(Table::Entry, "k"), Check::Present)]);
+    let then_stuck = async {
+        assert!(matches!(
+            store.commit(&space, refused).await,
+            Ok(Commit::Refused(_))
+        ));
+        assert!(
+            store
+                .commit(
+                    &space,
+                    Batch::of([Write::put(Key::new(Table::Entry, ""), "v")])
+                )
+                .await
+                .is_err()
+        );
+        pending::<()>().await;
+    };
+    assert_eq!(
+        with_deadline(soon(), then_stuck).await,
+        Err(Elapsed {
+            commit_in_flight: false
+        })
+    );
+    let then_stuck = async {
+        assert!(matches!(
+            store.commit(&space, put()).await,
+            Ok(Commit::Applied(_))
+        ));
+        pending::<()>().await;
+    };
+    assert_eq!(
+        with_deadline(Instant::now() + Duration::from_secs(1), then_stuck).await,
+        Err(Elapsed {
+            commit_in_flight: true
+        }),
+        "it was written, though its caller was never told"
+    );
+}
+
+#[tokio::test]
+async fn work_is_done_in_time_or_not_begun() {
+    let far = Instant::now() + Duration::from_secs(60);
+    assert_eq!(
+        with_deadline(far, async { deadline() }).await,
+        Ok(Some(far))
+    );
+    assert_eq!(deadline(), None);
+    let begun = with_deadline(Instant::now(), async { panic!("begun after its deadline") });
+    assert_eq!(
+        begun.await,
+        Err::<(), _>(Elapsed {
+            commit_in_flight: false
+        })
+    );
+}
