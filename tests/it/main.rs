@@ -14,5 +14,7 @@ mod cache;
 mod config;
 mod process;
 mod redis;
+mod sdk;
 mod server;
 mod store;
+mod tidy;
