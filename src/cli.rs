@@ -1,1 +1,87 @@
-//! Not written yet.
+//! The command line: the server, and the commands that call one. It knows the
+//! contract as any client does, and nothing of what is behind it.
+
+mod cache;
+mod client;
+mod failure;
+mod health;
+mod json;
+mod key;
+mod output;
+mod quota;
+mod serve;
+mod server_info;
+mod settings;
+mod tenant;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::client::Global;
+
+/// A gRPC control plane that gives every tenant its own cache on one shared Redis.
+#[derive(Debug, Parser)]
+#[command(
+    name = "riptide-persistence",
+    version,
+    after_help = "Exit codes:\n  \
+        0  done\n  \
+        1  refused or failed, a bad configuration included\n  \
+        2  wrong usage\n  \
+        3  not found, or a cache miss\n  \
+        4  no valid API key, or one that may not do this\n  \
+        5  unavailable, not serving, or no answer in time"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(serve::Serve),
+    /// Create, read, change and remove tenants.
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Create, list, rotate and revoke a tenant's API keys.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Read, write, list and flush cache entries.
+    #[command(subcommand)]
+    Cache(cache::Command),
+    /// Ask whether the server and its components serve; fit for a probe.
+    Health(health::Health),
+    /// Tell whom the API key belongs to and what it may do.
+    Whoami,
+    /// Tell what the server is and what it allows.
+    Info,
+    /// Check the settings `serve` would use, or print them.
+    #[command(subcommand)]
+    Config(settings::Command),
+}
+
+/// Does what the arguments of this process say; the exit code is the answer.
+pub fn run() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let done = match command {
+        Command::Serve(serve) => serve.run(&global),
+        Command::Config(command) => command.run(&global),
+        Command::Tenant(command) => client::run(command.run(&global)),
+        Command::Key(command) => client::run(command.run(&global)),
+        Command::Cache(command) => client::run(command.run(&global)),
+        Command::Health(health) => client::run(health.run(&global)),
+        Command::Whoami => client::run(server_info::whoami(&global)),
+        Command::Info => client::run(server_info::info(&global)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            failure.exit_code()
+        }
+    }
+}

@@ -23,7 +23,7 @@ pub use load::{Loaded, Setting, load};
 pub use problem::{Origin, Problem, Problems};
 pub use schema::DEFAULTS;
 pub use source::{Flag, Sources};
-pub use unit::read_duration;
+pub use unit::{read_duration, read_size};
 
 /// The name of the file in `store.path` that holds the admin key that was made
 /// at first start.

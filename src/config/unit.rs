@@ -175,7 +175,8 @@ pub(super) fn write_duration(duration: Duration) -> String {
     }
 }
 
-fn read_size(text: &str) -> Option<u64> {
+/// A size in bytes as it is written in settings and on the command line.
+pub fn read_size(text: &str) -> Option<u64> {
     // The parser saturates at the end of u64; no size comes near it.
     text.parse::<ByteSize>()
         .ok()

@@ -11,6 +11,7 @@
 #![allow(unreachable_pub, dead_code)]
 
 mod cache;
+mod cli;
 mod config;
 mod process;
 mod redis;

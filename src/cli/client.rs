@@ -1,0 +1,252 @@
+//! Reaching a server: its address, the API key, deadlines. It does not know what
+//! is asked.
+
+use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+use secrecy::ExposeSecret;
+use tonic::{
+    Request,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint, Uri},
+};
+use tonic_health::pb::health_client::HealthClient;
+
+use super::{
+    failure::{Exit, Failure},
+    output::Format,
+};
+use crate::{
+    config::{self, Config, Sources},
+    proto::v1::{
+        cache_service_client::CacheServiceClient, state_service_client::StateServiceClient,
+        tenant_service_client::TenantServiceClient,
+    },
+};
+
+/// Larger than any value a server can be set up to take.
+const ANSWER_BYTES: usize = 512 << 20;
+
+/// The options of all commands.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options of all commands")]
+pub(super) struct Global {
+    /// The settings' file [env: PERSISTENCE_CONFIG=] [default: ./persistence.yml
+    /// if it exists].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The server's address [default: `server.listen` of the settings, which is
+    /// http://127.0.0.1:50051 where nothing else is set].
+    #[arg(long, global = true, value_name = "URL", env = "RIPTIDE_ADDRESS")]
+    address: Option<String>,
+    /// The API key. Without one, and for a server on this machine, the admin key
+    /// of the settings or of <store.path>/admin.key is used.
+    #[arg(
+        long = "key",
+        global = true,
+        value_name = "KEY",
+        env = "RIPTIDE_API_KEY",
+        hide_env_values = true
+    )]
+    api_key: Option<String>,
+    /// The tenant; may be left out with a tenant's own key.
+    #[arg(long, global = true, value_name = "ID", env = "RIPTIDE_TENANT")]
+    pub(super) tenant: Option<String>,
+    /// The cache's namespace [default: `default`].
+    #[arg(long, global = true, value_name = "NAME", env = "RIPTIDE_NAMESPACE")]
+    pub(super) namespace: Option<String>,
+    /// How results are written.
+    #[arg(long, short, global = true, value_enum, default_value = "table")]
+    pub(super) output: Format,
+    /// How long to wait for the connection, and for each answer.
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    timeout: Duration,
+}
+
+impl Global {
+    /// The tenant of a request about the data of one.
+    pub(super) fn tenant_id(&self) -> String {
+        self.tenant.clone().unwrap_or_default()
+    }
+
+    /// The namespace of a request.
+    pub(super) fn namespace(&self) -> String {
+        self.namespace.clone().unwrap_or_default()
+    }
+
+    /// The settings of a server started beside this command; the defaults where
+    /// they cannot be used, since a client needs none.
+    fn settings(&self) -> Config {
+        let loaded = config::load(&Sources::process(self.config.clone(), Vec::new()));
+        loaded.map_or_else(|_| Config::defaults(), |loaded| loaded.config)
+    }
+}
+
+/// Reads a duration for an option.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let allowed = "a duration needs its unit: 500ms, 30s, 12h, 7d";
+    config::read_duration(text).ok_or_else(|| allowed.to_owned())
+}
+
+/// Runs a command that calls a server.
+pub(super) fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    runtime.block_on(command)
+}
+
+/// A connection to a server.
+pub(super) struct Client {
+    channel: Channel,
+    key: Option<MetadataValue<Ascii>>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Connects with the API key there is.
+    pub(super) async fn connect(global: &Global) -> Result<Self, Failure> {
+        let settings = global.settings();
+        let uri = address(global, &settings)?;
+        let local = uri.host().is_some_and(loopback);
+        // The admin key of this machine goes to no other.
+        let key = global
+            .api_key
+            .clone()
+            .or_else(|| local.then(|| admin_key(&settings)).flatten());
+        let key = key.map(|key| MetadataValue::try_from(format!("Bearer {}", key.trim())));
+        let key = key
+            .transpose()
+            .map_err(|_| Failure::usage("--key: not the text of an API key"))?;
+        Self::reach(uri, key, global.timeout).await
+    }
+
+    /// Connects for what needs no API key.
+    pub(super) async fn connect_without_key(global: &Global) -> Result<Self, Failure> {
+        Self::reach(address(global, &global.settings())?, None, global.timeout).await
+    }
+
+    async fn reach(
+        uri: Uri,
+        key: Option<MetadataValue<Ascii>>,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
+        let endpoint = Endpoint::from(uri.clone())
+            .connect_timeout(timeout)
+            .tcp_nodelay(true);
+        let reached = tokio::time::timeout(timeout, endpoint.connect()).await;
+        let failure = |cause: String| {
+            let message = format!("cannot reach a server at {uri}: {cause} (UNAVAILABLE)");
+            Failure::new(Exit::Unavailable, message)
+        };
+        match reached {
+            Ok(Ok(channel)) => Ok(Self {
+                channel,
+                key,
+                timeout,
+            }),
+            Ok(Err(error)) => Err(failure(innermost(&error))),
+            Err(_) => Err(failure("no answer in time".to_owned())),
+        }
+    }
+
+    /// A request with the API key and the time an answer may take.
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.timeout);
+        if let Some(key) = &self.key {
+            request.metadata_mut().insert("authorization", key.clone());
+        }
+        request
+    }
+
+    pub(super) fn tenants(&self) -> TenantServiceClient<Channel> {
+        TenantServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES)
+    }
+
+    pub(super) fn caches(&self) -> CacheServiceClient<Channel> {
+        CacheServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(ANSWER_BYTES)
+            .max_encoding_message_size(ANSWER_BYTES)
+    }
+
+    pub(super) fn states(&self) -> StateServiceClient<Channel> {
+        StateServiceClient::new(self.channel.clone())
+    }
+
+    pub(super) fn health(&self) -> HealthClient<Channel> {
+        HealthClient::new(self.channel.clone())
+    }
+}
+
+fn address(global: &Global, settings: &Config) -> Result<Uri, Failure> {
+    let text = match &global.address {
+        Some(address) if address.contains("://") => address.clone(),
+        Some(address) => format!("http://{address}"),
+        None => {
+            let mut listen = settings.server.listen;
+            match listen.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => listen.set_ip([127, 0, 0, 1].into()),
+                IpAddr::V6(ip) if ip.is_unspecified() => {
+                    listen.set_ip(std::net::Ipv6Addr::LOCALHOST.into())
+                }
+                _ => {}
+            }
+            format!("http://{listen}")
+        }
+    };
+    let usage = || Failure::usage(format!("--address: {text:?} is not http://<host>:<port>"));
+    let uri: Uri = text.parse().map_err(|_| usage())?;
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http"), Some(_)) => Ok(uri),
+        _ => Err(usage()),
+    }
+}
+
+fn loopback(host: &str) -> bool {
+    let ip = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The admin key of a server on this machine.
+fn admin_key(settings: &Config) -> Option<String> {
+    match &settings.auth.admin_key {
+        Some(key) => Some(key.expose_secret().to_owned()),
+        None => fs::read_to_string(settings.store.admin_key_file()).ok(),
+    }
+}
+
+/// What the system said, without what the layers above it add.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::loopback;
+
+    #[test]
+    fn the_local_admin_key_goes_to_this_machine_alone() {
+        for host in ["localhost", "127.0.0.1", "127.1.2.3", "[::1]"] {
+            assert!(loopback(host), "{host}");
+        }
+        for host in [
+            "0.0.0.0",
+            "10.0.0.1",
+            "127.0.0.1.example.org",
+            "localhost.example.org",
+            "[::2]",
+            "",
+        ] {
+            assert!(!loopback(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,519 @@
+//! `tenant`: the lifecycle of tenants. It knows no rule of it; the server does.
+
+use std::collections::HashMap;
+
+use clap::{Args, Subcommand, ValueEnum};
+use prost_types::FieldMask;
+use serde_json::{Value, json};
+
+use super::{
+    client::{Client, Global},
+    failure::Failure,
+    json,
+    output::{self, show},
+    quota,
+};
+use crate::proto::v1::{
+    CreateTenantRequest, DeleteTenantRequest, GetTenantRequest, ListTenantsRequest, Owner,
+    PurgeTenantRequest, ResumeTenantRequest, SuspendTenantRequest, SuspensionMode, Tenant,
+    TenantState, UndeleteTenantRequest, UpdateTenantRequest,
+};
+
+/// The largest page a server gives.
+pub(super) const PAGE: i32 = 1000;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Create a tenant and its first API key, whose secret is shown this once.
+    Create(Create),
+    /// List tenants.
+    List(List),
+    /// Show a tenant.
+    Get(Target),
+    /// Change a tenant: what is not named stays as it is.
+    Update(Update),
+    /// Suspend a tenant, on every replica within a second.
+    Suspend(Suspend),
+    /// Put a suspended tenant back in service.
+    Resume(Changed),
+    /// Delete a tenant; it can be undeleted for the grace, 7 days by default.
+    Delete(Delete),
+    /// Bring a deleted tenant back with all it had.
+    Undelete(Changed),
+    /// Remove a deleted tenant for good: its entries, its keys, itself.
+    Purge(Purge),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Target {
+    /// The tenant [default: --tenant].
+    #[arg(value_name = "TENANT")]
+    id: Option<String>,
+}
+
+impl Target {
+    fn id(&self, global: &Global) -> String {
+        self.id.clone().unwrap_or_else(|| global.tenant_id())
+    }
+}
+
+/// What every change of one tenant can say.
+#[derive(Args, Debug)]
+pub(super) struct Changed {
+    #[command(flatten)]
+    target: Target,
+    /// Only if the tenant has not changed since it had this etag.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    etag: String,
+    #[command(flatten)]
+    write: Write,
+}
+
+/// What every change can say.
+#[derive(Args, Debug)]
+pub(super) struct Write {
+    /// A UUID that makes a retry safe: the same one gets the first answer.
+    #[arg(
+        long,
+        value_name = "UUID",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(super) request_id: String,
+    /// Check everything and write nothing.
+    #[arg(long)]
+    pub(super) validate_only: bool,
+}
+
+/// The fields a person gives a tenant.
+#[derive(Args, Debug)]
+struct Fields {
+    /// A name for people.
+    #[arg(long, value_name = "TEXT")]
+    display_name: Option<String>,
+    /// The plan, such as free, basic, professional, enterprise.
+    #[arg(long)]
+    plan: Option<String>,
+    /// A label; can be given many times.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// The owner's id at the platform.
+    #[arg(long, value_name = "TEXT")]
+    owner_id: Option<String>,
+    /// The owner's name.
+    #[arg(long, value_name = "TEXT")]
+    owner_name: Option<String>,
+    /// The owner's e-mail address.
+    #[arg(long, value_name = "TEXT")]
+    owner_email: Option<String>,
+    /// The owner's organisation.
+    #[arg(long, value_name = "TEXT")]
+    owner_organization: Option<String>,
+    /// Settings of the platform's own, as a JSON object.
+    #[arg(long, value_name = "JSON")]
+    settings: Option<Value>,
+    /// A limit of the tenant's own, such as memory_bytes=1GiB, cache_entries=-1
+    /// (unlimited) or active_sessions=plan (back to the plan's); many times.
+    #[arg(long = "quota", value_name = "METRIC=LIMIT", value_parser = quota::limit)]
+    limits: Vec<quota::Limit>,
+    /// What happens at a limit, such as cache_entries=warn; many times.
+    #[arg(long = "quota-mode", value_name = "METRIC=MODE", value_parser = quota::mode)]
+    modes: Vec<quota::Mode>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Create {
+    /// The tenant's id, ^[a-z][a-z0-9-]{2,62}$ [default: --tenant, else generated].
+    #[arg(value_name = "TENANT")]
+    id: Option<String>,
+    #[command(flatten)]
+    fields: Fields,
+    /// Refuse to delete the tenant.
+    #[arg(long)]
+    delete_protection: bool,
+    #[command(flatten)]
+    write: Write,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Update {
+    #[command(flatten)]
+    changed: Changed,
+    #[command(flatten)]
+    fields: Fields,
+    /// A label that goes; can be given many times.
+    #[arg(long = "remove-label", value_name = "KEY")]
+    removed_labels: Vec<String>,
+    /// Whether deleting the tenant is refused.
+    #[arg(long, value_name = "BOOL")]
+    delete_protection: Option<bool>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct List {
+    /// Only tenants whose id begins so.
+    #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    prefix: String,
+    /// Only tenants on this plan.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    plan: String,
+    /// Only tenants in this state; can be given many times.
+    #[arg(long = "state", value_enum)]
+    states: Vec<State>,
+    /// Only tenants that bear this label; can be given many times.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Deleted tenants too.
+    #[arg(long)]
+    show_deleted: bool,
+    /// At most so many.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+    limit: usize,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Suspend {
+    #[command(flatten)]
+    changed: Changed,
+    /// What still works: reads, or nothing.
+    #[arg(long, value_enum, default_value = "blocked")]
+    mode: Mode,
+    /// A reason for people.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    reason: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Delete {
+    #[command(flatten)]
+    changed: Changed,
+    /// It is no failure when there is no such tenant.
+    #[arg(long)]
+    allow_missing: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Purge {
+    #[command(flatten)]
+    target: Target,
+    /// Only if the tenant has not changed since it had this etag.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    etag: String,
+    /// Tell what would be removed, and remove nothing.
+    #[arg(long)]
+    validate_only: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    ReadOnly,
+    Blocked,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum State {
+    Active,
+    Suspended,
+    Deleted,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("expected <key>=<value>, such as env=prod")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Command {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let client = Client::connect(global).await?;
+        let mut tenants = client.tenants();
+        let tenant = match self {
+            Self::Create(create) => return create.run(global, &client).await,
+            Self::List(list) => return list.run(global, &client).await,
+            Self::Purge(purge) => return purge.run(global, &client).await,
+            Self::Get(target) => {
+                let request = GetTenantRequest {
+                    tenant_id: target.id(global),
+                };
+                tenants
+                    .get_tenant(client.request(request))
+                    .await?
+                    .into_inner()
+                    .tenant
+            }
+            Self::Update(update) => {
+                let request = client.request(update.message(global)?);
+                tenants.update_tenant(request).await?.into_inner().tenant
+            }
+            Self::Suspend(Suspend {
+                changed,
+                mode,
+                reason,
+            }) => {
+                let mode = match mode {
+                    Mode::ReadOnly => SuspensionMode::ReadOnly,
+                    Mode::Blocked => SuspensionMode::Blocked,
+                };
+                let request = SuspendTenantRequest {
+                    tenant_id: changed.target.id(global),
+                    mode: mode.into(),
+                    reason,
+                    etag: changed.etag,
+                    request_id: changed.write.request_id,
+                    validate_only: changed.write.validate_only,
+                };
+                tenants
+                    .suspend_tenant(client.request(request))
+                    .await?
+                    .into_inner()
+                    .tenant
+            }
+            Self::Resume(changed) => {
+                let request = ResumeTenantRequest {
+                    tenant_id: changed.target.id(global),
+                    etag: changed.etag,
+                    request_id: changed.write.request_id,
+                    validate_only: changed.write.validate_only,
+                };
+                tenants
+                    .resume_tenant(client.request(request))
+                    .await?
+                    .into_inner()
+                    .tenant
+            }
+            Self::Delete(Delete {
+                changed,
+                allow_missing,
+            }) => {
+                let request = DeleteTenantRequest {
+                    tenant_id: changed.target.id(global),
+                    etag: changed.etag,
+                    allow_missing,
+                    request_id: changed.write.request_id,
+                    validate_only: changed.write.validate_only,
+                };
+                tenants
+                    .delete_tenant(client.request(request))
+                    .await?
+                    .into_inner()
+                    .tenant
+            }
+            Self::Undelete(changed) => {
+                let request = UndeleteTenantRequest {
+                    tenant_id: changed.target.id(global),
+                    etag: changed.etag,
+                    request_id: changed.write.request_id,
+                    validate_only: changed.write.validate_only,
+                };
+                tenants
+                    .undelete_tenant(client.request(request))
+                    .await?
+                    .into_inner()
+                    .tenant
+            }
+        };
+        let tenant = tenant.as_ref().map(json::tenant);
+        let none = || "there is no such tenant".to_owned();
+        show(global.output, &json!({ "tenant": tenant }), || {
+            tenant.as_ref().map_or_else(none, output::record)
+        })
+    }
+}
+
+impl Create {
+    async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
+        let Self {
+            id,
+            fields,
+            delete_protection,
+            write,
+        } = self;
+        let request = CreateTenantRequest {
+            tenant_id: id.unwrap_or_else(|| global.tenant_id()),
+            owner: fields.owner(),
+            settings: fields.settings()?,
+            quotas: quota::message(&fields.limits, &fields.modes),
+            display_name: fields.display_name.unwrap_or_default(),
+            plan: fields.plan.unwrap_or_default(),
+            labels: fields.labels.into_iter().collect(),
+            encryption_enabled: false,
+            delete_protection,
+            request_id: write.request_id,
+            validate_only: write.validate_only,
+        };
+        let created = client
+            .tenants()
+            .create_tenant(client.request(request))
+            .await?
+            .into_inner();
+        let tenant = created.tenant.as_ref().map(json::tenant);
+        let api_key = created.api_key.as_ref().map(json::api_key);
+        let result = json!({ "tenant": tenant, "api_key": api_key, "secret": created.secret });
+        show(global.output, &result, || {
+            let tenant = tenant.as_ref().map(output::record).unwrap_or_default();
+            format!("{tenant}{}", secret(&created.secret))
+        })
+    }
+}
+
+/// A secret, and that it will not be seen again.
+pub(super) fn secret(secret: &str) -> String {
+    match secret.is_empty() {
+        true => String::new(),
+        false => format!("\n\nAPI key (shown this once): {secret}"),
+    }
+}
+
+impl List {
+    async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
+        let states = self.states.iter().map(|state| match state {
+            State::Active => TenantState::Active.into(),
+            State::Suspended => TenantState::Suspended.into(),
+            State::Deleted => TenantState::Deleted.into(),
+        });
+        let mut request = ListTenantsRequest {
+            page_size: PAGE,
+            page_token: String::new(),
+            states: states.collect(),
+            plan: self.plan,
+            labels: self.labels.into_iter().collect::<HashMap<_, _>>(),
+            name_prefix: self.prefix,
+            show_deleted: self.show_deleted,
+        };
+        let mut found = Vec::new();
+        loop {
+            let page = client
+                .tenants()
+                .list_tenants(client.request(request.clone()))
+                .await?;
+            let page = page.into_inner();
+            found.extend(page.tenants.iter().map(json::tenant));
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() || found.len() > self.limit {
+                break;
+            }
+        }
+        let more = found.len() > self.limit || !request.page_token.is_empty();
+        found.truncate(self.limit);
+        let result = json!({ "tenants": found, "more": more });
+        show(global.output, &result, || {
+            let fields = ["tenant_id", "display_name", "plan", "state", "create_time"];
+            output::list(&found, &fields) + output::more(more)
+        })
+    }
+}
+
+impl Purge {
+    async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
+        let request = PurgeTenantRequest {
+            tenant_id: self.target.id(global),
+            etag: self.etag,
+            validate_only: self.validate_only,
+        };
+        let purged = client
+            .tenants()
+            .purge_tenant(client.request(request))
+            .await?
+            .into_inner();
+        let report = purged.report.as_ref().map(json::report).unwrap_or_default();
+        show(global.output, &json!({ "report": report }), || {
+            output::record(&report)
+        })
+    }
+}
+
+impl Update {
+    /// The new values, and a mask of what is named.
+    fn message(self, global: &Global) -> Result<UpdateTenantRequest, Failure> {
+        let Self {
+            changed,
+            fields,
+            removed_labels,
+            delete_protection,
+        } = self;
+        let mut paths = Vec::new();
+        let mut named = |given: bool, path: &str| {
+            if given {
+                paths.push(path.to_owned());
+            }
+        };
+        named(fields.display_name.is_some(), "display_name");
+        named(fields.plan.is_some(), "plan");
+        named(fields.owner_id.is_some(), "owner.id");
+        named(fields.owner_name.is_some(), "owner.name");
+        named(fields.owner_email.is_some(), "owner.email");
+        named(fields.owner_organization.is_some(), "owner.organization");
+        named(fields.settings.is_some(), "settings");
+        named(delete_protection.is_some(), "delete_protection");
+        paths.extend(fields.labels.iter().map(|(key, _)| format!("labels.{key}")));
+        paths.extend(removed_labels.iter().map(|key| format!("labels.{key}")));
+        paths.extend(
+            fields
+                .limits
+                .iter()
+                .map(|limit| format!("quotas.{}", limit.metric)),
+        );
+        paths.extend(
+            fields
+                .modes
+                .iter()
+                .map(|mode| format!("quotas.modes.{}", mode.metric)),
+        );
+        if paths.is_empty() {
+            return Err(Failure::usage("nothing to change is named; see --help"));
+        }
+        let tenant = Tenant {
+            tenant_id: changed.target.id(global),
+            owner: fields.owner(),
+            settings: fields.settings()?,
+            quotas: quota::message(&fields.limits, &fields.modes),
+            display_name: fields.display_name.unwrap_or_default(),
+            plan: fields.plan.unwrap_or_default(),
+            labels: fields.labels.into_iter().collect(),
+            delete_protection: delete_protection.unwrap_or_default(),
+            etag: changed.etag,
+            ..Tenant::default()
+        };
+        Ok(UpdateTenantRequest {
+            tenant: Some(tenant),
+            update_mask: Some(FieldMask { paths }),
+            request_id: changed.write.request_id,
+            validate_only: changed.write.validate_only,
+        })
+    }
+}
+
+impl Fields {
+    fn owner(&self) -> Option<Owner> {
+        let fields = [
+            &self.owner_id,
+            &self.owner_name,
+            &self.owner_email,
+            &self.owner_organization,
+        ];
+        if fields.iter().all(|field| field.is_none()) {
+            return None;
+        }
+        let [id, name, email, organization] = fields.map(|field| field.clone().unwrap_or_default());
+        Some(Owner {
+            id,
+            name,
+            email,
+            organization,
+        })
+    }
+
+    fn settings(&self) -> Result<Option<prost_types::Struct>, Failure> {
+        let refused = || Failure::usage("--settings: a JSON object is allowed");
+        self.settings
+            .clone()
+            .map(|value| json::to_struct(value).ok_or_else(refused))
+            .transpose()
+    }
+}

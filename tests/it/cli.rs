@@ -1,0 +1,213 @@
+//! The binary as people and scripts use it: real processes, each in a folder of
+//! its own, with nothing of the surrounding environment. It knows the program by
+//! its arguments, output and exit codes alone.
+
+mod commands;
+mod serving;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder to run the binary in.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_riptide-persistence"));
+        command
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env_clear()
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::from(self.command(arguments).output().unwrap())
+    }
+
+    /// Starts a server on free ports and waits until it serves.
+    fn serve(&self, more: &[&str]) -> Serving<'_> {
+        let serving = self.start(more);
+        for _ in 0..200 {
+            if serving.run(&["health"]).code == 0 {
+                return serving;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        panic!(
+            "it does not serve: {}",
+            fs::read_to_string(self.path("stderr")).unwrap()
+        );
+    }
+
+    /// Starts a server on free ports.
+    fn start(&self, more: &[&str]) -> Serving<'_> {
+        let free = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ];
+        let mut command = self.command(&[&free, more].concat());
+        command
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(self.path("stderr")).unwrap());
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (mut told, mut address) = (Vec::new(), None);
+        for line in stdout.by_ref().map_while(Result::ok) {
+            address =
+                address.or_else(|| line.split_once(" listens on ").map(|(_, at)| at.to_owned()));
+            told.push(line);
+            if told.last().is_some_and(|line| line.contains("Ctrl-C")) {
+                break;
+            }
+        }
+        let Some(address) = address else {
+            let status = child.wait();
+            let stderr = fs::read_to_string(self.path("stderr")).unwrap();
+            panic!("it did not start ({status:?}): {stderr}");
+        };
+        Serving {
+            folder: self,
+            child,
+            address: format!("http://{address}"),
+            told: told.join("\n"),
+        }
+    }
+}
+
+/// A running server; killed when it is dropped.
+struct Serving<'a> {
+    folder: &'a Folder,
+    child: Child,
+    address: String,
+    /// What it printed when it started.
+    told: String,
+}
+
+impl Serving<'_> {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.folder.command(arguments);
+        command.env("RIPTIDE_ADDRESS", &self.address);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::from(self.command(arguments).output().unwrap())
+    }
+
+    /// Runs a command that must succeed, with JSON as its output.
+    fn json(&self, arguments: &[&str]) -> Value {
+        self.run(&[arguments, &["--output", "json"]].concat())
+            .ok()
+            .json()
+    }
+
+    /// Runs a command with this standard input.
+    fn pipe(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        let mut command = self.command(arguments);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        Ran::from(child.wait_with_output().unwrap())
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// The exit code, once it has ended.
+    fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path("stderr")).unwrap()
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a command did.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: output.stdout,
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Ran {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).unwrap()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    #[track_caller]
+    fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+
+    /// It failed with this code and says so in one line, and nothing else
+    /// where a result would be.
+    #[track_caller]
+    fn refused(self, code: i32, says: &str) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(self.stderr.starts_with("error: "), "{self:?}");
+        assert!(
+            self.stderr.contains(says),
+            "{says:?} is not in {}",
+            self.stderr
+        );
+        assert!(self.stdout.is_empty(), "{self:?}");
+        self
+    }
+}
