@@ -187,11 +187,13 @@ fn from_value(value: &prost_types::Value) -> Value {
     }
 }
 
-/// A JSON object as a Struct; `None` for anything else.
-pub(super) fn to_struct(value: Value) -> Option<Struct> {
-    match to_value(value).kind {
-        Some(Kind::StructValue(fields)) => Some(fields),
-        _ => None,
+/// Reads a JSON object.
+pub(super) fn object(text: &str) -> Result<Struct, String> {
+    match serde_json::from_str(text).map(to_value) {
+        Ok(prost_types::Value {
+            kind: Some(Kind::StructValue(fields)),
+        }) => Ok(fields),
+        _ => Err("a JSON object is allowed, such as {\"region\": \"eu\"}".to_owned()),
     }
 }
 

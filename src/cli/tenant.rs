@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use clap::{Args, Subcommand, ValueEnum};
-use prost_types::FieldMask;
-use serde_json::{Value, json};
+use prost_types::{FieldMask, Struct};
+use serde_json::json;
 
 use super::{
     client::{Client, Global},
@@ -110,8 +110,8 @@ struct Fields {
     #[arg(long, value_name = "TEXT")]
     owner_organization: Option<String>,
     /// Settings of the platform's own, as a JSON object.
-    #[arg(long, value_name = "JSON")]
-    settings: Option<Value>,
+    #[arg(long, value_name = "JSON", value_parser = json::object)]
+    settings: Option<Struct>,
     /// A limit of the tenant's own, such as memory_bytes=1GiB, cache_entries=-1
     /// (unlimited) or active_sessions=plan (back to the plan's); many times.
     #[arg(long = "quota", value_name = "METRIC=LIMIT", value_parser = quota::limit)]
@@ -337,7 +337,7 @@ impl Create {
         let request = CreateTenantRequest {
             tenant_id: id.unwrap_or_else(|| global.tenant_id()),
             owner: fields.owner(),
-            settings: fields.settings()?,
+            settings: fields.settings,
             quotas: quota::message(&fields.limits, &fields.modes),
             display_name: fields.display_name.unwrap_or_default(),
             plan: fields.plan.unwrap_or_default(),
@@ -471,7 +471,7 @@ impl Update {
         let tenant = Tenant {
             tenant_id: changed.target.id(global),
             owner: fields.owner(),
-            settings: fields.settings()?,
+            settings: fields.settings,
             quotas: quota::message(&fields.limits, &fields.modes),
             display_name: fields.display_name.unwrap_or_default(),
             plan: fields.plan.unwrap_or_default(),
@@ -507,13 +507,5 @@ impl Fields {
             email,
             organization,
         })
-    }
-
-    fn settings(&self) -> Result<Option<prost_types::Struct>, Failure> {
-        let refused = || Failure::usage("--settings: a JSON object is allowed");
-        self.settings
-            .clone()
-            .map(|value| json::to_struct(value).ok_or_else(refused))
-            .transpose()
     }
 }
