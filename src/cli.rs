@@ -46,7 +46,7 @@ enum Command {
     Serve(serve::Serve),
     /// Create, read, change and remove tenants.
     #[command(subcommand)]
-    Tenant(tenant::Command),
+    Tenant(Box<tenant::Command>),
     /// Create, list, rotate and revoke a tenant's API keys.
     #[command(subcommand)]
     Key(key::Command),

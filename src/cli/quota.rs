@@ -35,7 +35,7 @@ pub(super) fn limit(text: &str) -> Result<Limit, String> {
                 limit.parse().ok()
             };
             let read = read.and_then(|limit| i64::try_from(limit).ok());
-            Some(read.ok_or_else(|| match bytes {
+            Some(read.ok_or(match bytes {
                 true => "a size (bytes, 512KiB, 1GiB), -1 for unlimited, or `plan` is allowed",
                 false => "a whole number, -1 for unlimited, or `plan` is allowed",
             })?)

@@ -168,7 +168,10 @@ pub(super) fn write_duration(duration: Duration) -> String {
         (60_000, "m"),
         (1000, "s"),
     ];
-    match units.into_iter().find(|(unit, _)| ms > 0 && ms % unit == 0) {
+    match units
+        .into_iter()
+        .find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit))
+    {
         Some((unit, name)) => format!("{}{name}", ms / unit),
         None if ms == 0 => "0s".to_owned(),
         None => format!("{ms}ms"),
