@@ -73,7 +73,7 @@ pub(super) struct Set {
     #[arg(
         required_unless_present = "file",
         conflicts_with = "file",
-        allow_hyphen_values = true
+        allow_negative_numbers = true
     )]
     value: Option<String>,
     /// A file that holds the value.

@@ -217,8 +217,8 @@ fn a_cache_entrys_life() {
     let folder = Folder::new();
     let serving = folder.serve(&["--ephemeral"]);
     let acme = tenant(&serving, "acme");
-    let run = |arguments: &[&str]| serving.run(&[arguments, &["--tenant", acme]].concat());
-    let json = |arguments: &[&str]| serving.json(&[arguments, &["--tenant", acme]].concat());
+    let run = |arguments: &[&str]| serving.run(&[&["--tenant", acme], arguments].concat());
+    let json = |arguments: &[&str]| serving.json(&[&["--tenant", acme], arguments].concat());
 
     let set = json(&[
         "cache",
@@ -253,11 +253,12 @@ fn a_cache_entrys_life() {
     folder.write("value", b"from a file\n");
     run(&["cache", "set", "c", "--file", "value"]).ok();
     assert_eq!(run(&["cache", "get", "c"]).ok().stdout, b"from a file\n");
-    run(&["cache", "set", "-d", "-1", "--ttl", "1h"])
-        .code
-        .eq(&2)
-        .then_some(())
-        .unwrap();
+    // What looks like a flag is one, unless `--` says otherwise; a number is none.
+    for typo in ["-d", "--vaule"] {
+        assert_eq!(run(&["cache", "set", "d", typo]).code, 2);
+    }
+    run(&["cache", "set", "n", "-1"]).ok();
+    run(&["cache", "delete", "n"]).ok();
     run(&["cache", "set", "--ttl", "1h", "--", "-d", "-1"]).ok();
     assert_eq!(run(&["cache", "get", "--", "-d"]).ok().stdout, b"-1");
 
