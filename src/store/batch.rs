@@ -1,0 +1,240 @@
+//! What a commit is asked to do, and what became of it. It does not know how a
+//! backend does it.
+
+use bytes::Bytes;
+
+use super::{Key, Usage, View};
+
+/// Writes that belong together.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The view the writer relied on; refused as [`Refusal::Stale`] where the
+    /// space has moved on. Needed where entries are written. `None` takes the
+    /// space as it is.
+    pub view: Option<View>,
+    /// Whether the writes stand and fall together.
+    pub mode: Mode,
+    /// The writes, in order. In [`Mode::Whole`] their keys must differ.
+    pub writes: Vec<Write>,
+    /// Limits on the space's usage, decided before anything grows beyond them.
+    pub limits: Limits,
+    /// A step of the space itself, taken with the writes.
+    pub step: Option<Step>,
+}
+
+impl Batch {
+    /// A batch of these writes, all or nothing, whatever the view.
+    pub fn of(writes: impl IntoIterator<Item = Write>) -> Self {
+        Self { writes: writes.into_iter().collect(), ..Self::default() }
+    }
+}
+
+/// Whether the writes of a batch stand and fall together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// All are applied, or the first that is refused refuses the batch.
+    #[default]
+    Whole,
+    /// Each is decided on its own, in order, and sees those before it.
+    Each,
+}
+
+/// One write of a batch.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// What is written.
+    pub key: Key,
+    /// What must hold of the record before.
+    pub check: Check,
+    /// What happens to it.
+    pub action: Action,
+    /// A record whose version is at most this is hidden from the write: its check,
+    /// its touch and its outcome take it as absent. A put still replaces it and a
+    /// delete still removes it, uncounted as ever. 0 hides nothing.
+    pub floor: u64,
+}
+
+impl Write {
+    /// Puts a record that never expires, whatever was there.
+    pub fn put(key: Key, value: impl Into<Bytes>) -> Self {
+        Self::new(key, Check::Any, Action::Put { value: value.into(), expiry: Expiry::Never })
+    }
+
+    /// Removes a record, if it is there.
+    pub fn delete(key: Key) -> Self {
+        Self::new(key, Check::Any, Action::Delete)
+    }
+
+    /// Only checks.
+    pub fn check(key: Key, check: Check) -> Self {
+        Self::new(key, check, Action::Nothing)
+    }
+
+    /// A write that hides nothing.
+    pub fn new(key: Key, check: Check, action: Action) -> Self {
+        Self { key, check, action, floor: 0 }
+    }
+
+    /// The same write under a condition.
+    #[must_use]
+    pub fn when(mut self, check: Check) -> Self {
+        self.check = check;
+        self
+    }
+
+    /// The same write with the records up to this version hidden from it.
+    #[must_use]
+    pub fn above(mut self, floor: u64) -> Self {
+        self.floor = floor;
+        self
+    }
+
+    /// The same put with an expiry.
+    #[must_use]
+    pub fn expiring(mut self, after: Expiry) -> Self {
+        if let Action::Put { expiry, .. } = &mut self.action {
+            *expiry = after;
+        }
+        self
+    }
+}
+
+/// What must hold of a record before it is written. A record whose time is over
+/// is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Check {
+    /// Nothing.
+    #[default]
+    Any,
+    /// It is absent.
+    Absent,
+    /// It is there.
+    Present,
+    /// It is there, at this version.
+    Version(u64),
+}
+
+/// What happens to a record.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// It is put, with a new version.
+    Put {
+        /// Its bytes.
+        value: Bytes,
+        /// When it ends.
+        expiry: Expiry,
+    },
+    /// It gets a new expiry and keeps its version; nothing happens where it is
+    /// absent.
+    Touch(Expiry),
+    /// It is removed.
+    Delete,
+    /// Nothing; the check alone counts.
+    Nothing,
+}
+
+/// When a record ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// Never.
+    #[default]
+    Never,
+    /// So many milliseconds after the commit, by the store's clock. At least 1.
+    AfterMs(u64),
+}
+
+/// Limits on what a space counts after the commit. A commit that does not grow
+/// a figure is never refused for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// At most so many metered records.
+    pub entries: Option<u64>,
+    /// At most so many bytes of them. Bytes of flushed generations that still
+    /// await reclaim may add half as much again.
+    pub bytes: Option<u64>,
+}
+
+/// A step of the space itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Snapshots must be taken anew: epoch + 1.
+    Epoch,
+    /// Every entry disappears: generation + 1, epoch + 1; what was counted is
+    /// orphaned until [`Reclaim::Orphans`](super::Reclaim::Orphans) has been through.
+    Generation,
+    /// The space is gone, and stays gone: every later commit is refused with
+    /// [`Refusal::Gone`] for at least an hour, every read finds nothing. Its
+    /// records are left to [`Reclaim::Orphans`](super::Reclaim::Orphans).
+    Remove,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// It was applied (in [`Mode::Each`]: as far as its outcomes say).
+    Applied(Applied),
+    /// Nothing was written.
+    Refused(Refusal),
+}
+
+/// An applied batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The view after it.
+    pub view: View,
+    /// One for each write, in order.
+    pub outcomes: Vec<Outcome>,
+    /// What the space counts after it; with [`Step::Generation`] and
+    /// [`Step::Remove`], what it counted before it.
+    pub usage: Usage,
+}
+
+/// What became of one write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    Done {
+        /// Whether there was a record before.
+        existed: bool,
+        /// The record's version now; for one that is absent now, 0.
+        version: u64,
+        /// When the record ends now.
+        expire_ms: Option<u64>,
+    },
+    /// It was refused, in [`Mode::Each`].
+    Refused(Refusal),
+}
+
+/// Why nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A check did not hold.
+    Conflict {
+        /// The write, by its place in the batch.
+        write: usize,
+        /// The version of the record that was found; `None` where it is absent.
+        found: Option<u64>,
+    },
+    /// A limit would be passed.
+    Exceeded {
+        /// Which.
+        metric: Metric,
+        /// The limit.
+        limit: u64,
+        /// What is counted already.
+        used: u64,
+    },
+    /// The view the writer relied on has passed; this is the present one.
+    Stale(View),
+    /// The space was removed.
+    Gone,
+}
+
+/// What a limit is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Records.
+    Entries,
+    /// Bytes.
+    Bytes,
+}

@@ -1,0 +1,171 @@
+//! Names: the spaces, the tables in them, the keys of records. They do not say
+//! what a record holds.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+
+/// An isolated set of records.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Space(pub(super) Arc<str>);
+
+impl Space {
+    /// The space of what is shared: tenants, API keys, request ids, jobs.
+    pub fn registry() -> Self {
+        Self("registry".into())
+    }
+
+    /// The space of one tenant's cache. Only the tenant module calls this, for a
+    /// caller it has admitted.
+    pub fn tenant(incarnation: Incarnation) -> Self {
+        Self(incarnation.to_string().into())
+    }
+
+    /// The space's name: ASCII letters and digits.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Space({})", self.0)
+    }
+}
+
+/// One life of a tenant: 80 random bits, never used again. Reads as 16
+/// characters of `a-v0-9` (base32hex, lower case).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Incarnation([u8; 10]);
+
+impl Incarnation {
+    /// A new one.
+    pub fn random() -> Self {
+        let mut bytes = [0; 10];
+        crate::random::fill(&mut bytes);
+        Self(bytes)
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = crate::random::BASE32.decode(text.as_bytes()).ok()?;
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&crate::random::BASE32.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The kinds of records, and what a backend must do for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Table {
+    /// Cache entries, `<namespace>:<user key>`. Metered; in no order; they live in
+    /// a generation.
+    Entry,
+    /// Tenants by tenant_id. Metered (max_tenants); ordered; announced.
+    Tenant,
+    /// API keys by key_id. Ordered; announced.
+    ApiKey,
+    /// When an API key was last used, by key_id.
+    KeyUse,
+    /// Answers to requests, by request id. They expire.
+    Request,
+    /// A space's own control record, by name.
+    Control,
+    /// Background work that must survive a replica. Ordered.
+    Job,
+    /// Facts of the whole store, by name.
+    Meta,
+}
+
+impl Table {
+    /// All tables.
+    pub const ALL: [Self; 8] = [
+        Self::Entry,
+        Self::Tenant,
+        Self::ApiKey,
+        Self::KeyUse,
+        Self::Request,
+        Self::Control,
+        Self::Job,
+        Self::Meta,
+    ];
+
+    /// The table's mark in stored keys. Never changes.
+    pub const fn mark(self) -> &'static str {
+        match self {
+            Self::Entry => "k",
+            Self::Tenant => "t",
+            Self::ApiKey => "a",
+            Self::KeyUse => "l",
+            Self::Request => "r",
+            Self::Control => "c",
+            Self::Job => "j",
+            Self::Meta => "m",
+        }
+    }
+
+    /// Whether its records count in the space's usage.
+    pub const fn metered(self) -> bool {
+        matches!(self, Self::Entry | Self::Tenant)
+    }
+
+    /// Whether it can be listed in the order of its paths.
+    pub const fn ordered(self) -> bool {
+        matches!(self, Self::Tenant | Self::ApiKey | Self::Job)
+    }
+
+    /// Whether its commits are told by [`Store::changes`](super::Store::changes).
+    pub const fn announced(self) -> bool {
+        matches!(self, Self::Tenant | Self::ApiKey)
+    }
+
+    /// Whether its records live in a generation.
+    pub const fn generational(self) -> bool {
+        matches!(self, Self::Entry)
+    }
+}
+
+/// Names a record in a space.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The kind of record.
+    pub table: Table,
+    /// Its path: any bytes, not empty.
+    pub path: Bytes,
+}
+
+impl Key {
+    /// A key from a table and a path.
+    pub fn new(table: Table, path: impl Into<Bytes>) -> Self {
+        Self { table, path: path.into() }
+    }
+
+    /// The key of a cache entry. A namespace has no colon, so the path is
+    /// unambiguous whatever the user's key holds.
+    pub fn entry(namespace: &str, user_key: &str) -> Self {
+        let mut path = Vec::with_capacity(namespace.len() + 1 + user_key.len());
+        path.extend_from_slice(namespace.as_bytes());
+        path.push(b':');
+        path.extend_from_slice(user_key.as_bytes());
+        Self::new(Table::Entry, path)
+    }
+}
+
+/// What a snapshot of a space was taken at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Moves when snapshots must be taken anew.
+    pub epoch: u64,
+    /// The generation that entries live in.
+    pub generation: u64,
+}
