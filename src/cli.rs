@@ -24,7 +24,7 @@ use self::client::Global;
 #[derive(Debug, Parser)]
 #[command(
     name = "riptide-persistence",
-    version,
+    version = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RIPTIDE_COMMIT"), ")"),
     after_help = "Exit codes:\n  \
         0  done\n  \
         1  refused or failed, a bad configuration included\n  \

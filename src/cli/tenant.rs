@@ -1,22 +1,22 @@
 //! `tenant`: the lifecycle of tenants. It knows no rule of it; the server does.
 
+mod fields;
+
 use std::collections::HashMap;
 
 use clap::{Args, Subcommand, ValueEnum};
-use prost_types::{FieldMask, Struct};
 use serde_json::json;
 
+use self::fields::{Create, Update, label};
 use super::{
     client::{Client, Global},
     failure::Failure,
     json,
     output::{self, show},
-    quota,
 };
 use crate::proto::v1::{
-    CreateTenantRequest, DeleteTenantRequest, GetTenantRequest, ListTenantsRequest, Owner,
-    PurgeTenantRequest, ResumeTenantRequest, SuspendTenantRequest, SuspensionMode, Tenant,
-    TenantState, UndeleteTenantRequest, UpdateTenantRequest,
+    DeleteTenantRequest, GetTenantRequest, ListTenantsRequest, PurgeTenantRequest,
+    ResumeTenantRequest, SuspendTenantRequest, SuspensionMode, TenantState, UndeleteTenantRequest,
 };
 
 /// The largest page a server gives.
@@ -83,70 +83,6 @@ pub(super) struct Write {
     /// Check everything and write nothing.
     #[arg(long)]
     pub(super) validate_only: bool,
-}
-
-/// The fields a person gives a tenant.
-#[derive(Args, Debug)]
-struct Fields {
-    /// A name for people.
-    #[arg(long, value_name = "TEXT")]
-    display_name: Option<String>,
-    /// The plan, such as free, basic, professional, enterprise.
-    #[arg(long)]
-    plan: Option<String>,
-    /// A label; can be given many times.
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
-    labels: Vec<(String, String)>,
-    /// The owner's id at the platform.
-    #[arg(long, value_name = "TEXT")]
-    owner_id: Option<String>,
-    /// The owner's name.
-    #[arg(long, value_name = "TEXT")]
-    owner_name: Option<String>,
-    /// The owner's e-mail address.
-    #[arg(long, value_name = "TEXT")]
-    owner_email: Option<String>,
-    /// The owner's organisation.
-    #[arg(long, value_name = "TEXT")]
-    owner_organization: Option<String>,
-    /// Settings of the platform's own, as a JSON object.
-    #[arg(long, value_name = "JSON", value_parser = json::object)]
-    settings: Option<Struct>,
-    /// A limit of the tenant's own, such as memory_bytes=1GiB, cache_entries=-1
-    /// (unlimited) or active_sessions=plan (back to the plan's); many times.
-    #[arg(long = "quota", value_name = "METRIC=LIMIT", value_parser = quota::limit)]
-    limits: Vec<quota::Limit>,
-    /// What happens at a limit, such as cache_entries=warn; many times.
-    #[arg(long = "quota-mode", value_name = "METRIC=MODE", value_parser = quota::mode)]
-    modes: Vec<quota::Mode>,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct Create {
-    /// The tenant's id, ^[a-z][a-z0-9-]{2,62}$ [default: --tenant, else generated].
-    #[arg(value_name = "TENANT")]
-    id: Option<String>,
-    #[command(flatten)]
-    fields: Fields,
-    /// Refuse to delete the tenant.
-    #[arg(long)]
-    delete_protection: bool,
-    #[command(flatten)]
-    write: Write,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct Update {
-    #[command(flatten)]
-    changed: Changed,
-    #[command(flatten)]
-    fields: Fields,
-    /// A label that goes; can be given many times.
-    #[arg(long = "remove-label", value_name = "KEY")]
-    removed_labels: Vec<String>,
-    /// Whether deleting the tenant is refused.
-    #[arg(long, value_name = "BOOL")]
-    delete_protection: Option<bool>,
 }
 
 #[derive(Args, Debug)]
@@ -222,19 +158,12 @@ enum State {
     Deleted,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text
-        .split_once('=')
-        .ok_or("expected <key>=<value>, such as env=prod")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
 impl Command {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::connect(global).await?;
         let mut tenants = client.tenants();
         let tenant = match self {
-            Self::Create(create) => return create.run(global, &client).await,
+            Self::Create(create) => return self::create(create, global, &client).await,
             Self::List(list) => return list.run(global, &client).await,
             Self::Purge(purge) => return purge.run(global, &client).await,
             Self::Get(target) => {
@@ -326,40 +255,16 @@ impl Command {
     }
 }
 
-impl Create {
-    async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
-        let Self {
-            id,
-            fields,
-            delete_protection,
-            write,
-        } = self;
-        let request = CreateTenantRequest {
-            tenant_id: id.unwrap_or_else(|| global.tenant_id()),
-            owner: fields.owner(),
-            settings: fields.settings,
-            quotas: quota::message(&fields.limits, &fields.modes),
-            display_name: fields.display_name.unwrap_or_default(),
-            plan: fields.plan.unwrap_or_default(),
-            labels: fields.labels.into_iter().collect(),
-            encryption_enabled: false,
-            delete_protection,
-            request_id: write.request_id,
-            validate_only: write.validate_only,
-        };
-        let created = client
-            .tenants()
-            .create_tenant(client.request(request))
-            .await?
-            .into_inner();
-        let tenant = created.tenant.as_ref().map(json::tenant);
-        let api_key = created.api_key.as_ref().map(json::api_key);
-        let result = json!({ "tenant": tenant, "api_key": api_key, "secret": created.secret });
-        show(global.output, &result, || {
-            let tenant = tenant.as_ref().map(output::record).unwrap_or_default();
-            format!("{tenant}{}", secret(&created.secret))
-        })
-    }
+async fn create(create: Create, global: &Global, client: &Client) -> Result<(), Failure> {
+    let request = client.request(create.message(global));
+    let created = client.tenants().create_tenant(request).await?.into_inner();
+    let tenant = created.tenant.as_ref().map(json::tenant);
+    let api_key = created.api_key.as_ref().map(json::api_key);
+    let result = json!({ "tenant": tenant, "api_key": api_key, "secret": created.secret });
+    show(global.output, &result, || {
+        let tenant = tenant.as_ref().map(output::record).unwrap_or_default();
+        format!("{tenant}{}", secret(&created.secret))
+    })
 }
 
 /// A secret, and that it will not be seen again.
@@ -424,88 +329,6 @@ impl Purge {
         let report = purged.report.as_ref().map(json::report).unwrap_or_default();
         show(global.output, &json!({ "report": report }), || {
             output::record(&report)
-        })
-    }
-}
-
-impl Update {
-    /// The new values, and a mask of what is named.
-    fn message(self, global: &Global) -> Result<UpdateTenantRequest, Failure> {
-        let Self {
-            changed,
-            fields,
-            removed_labels,
-            delete_protection,
-        } = self;
-        let mut paths = Vec::new();
-        let mut named = |given: bool, path: &str| {
-            if given {
-                paths.push(path.to_owned());
-            }
-        };
-        named(fields.display_name.is_some(), "display_name");
-        named(fields.plan.is_some(), "plan");
-        named(fields.owner_id.is_some(), "owner.id");
-        named(fields.owner_name.is_some(), "owner.name");
-        named(fields.owner_email.is_some(), "owner.email");
-        named(fields.owner_organization.is_some(), "owner.organization");
-        named(fields.settings.is_some(), "settings");
-        named(delete_protection.is_some(), "delete_protection");
-        paths.extend(fields.labels.iter().map(|(key, _)| format!("labels.{key}")));
-        paths.extend(removed_labels.iter().map(|key| format!("labels.{key}")));
-        paths.extend(
-            fields
-                .limits
-                .iter()
-                .map(|limit| format!("quotas.{}", limit.metric)),
-        );
-        paths.extend(
-            fields
-                .modes
-                .iter()
-                .map(|mode| format!("quotas.modes.{}", mode.metric)),
-        );
-        if paths.is_empty() {
-            return Err(Failure::usage("nothing to change is named; see --help"));
-        }
-        let tenant = Tenant {
-            tenant_id: changed.target.id(global),
-            owner: fields.owner(),
-            settings: fields.settings,
-            quotas: quota::message(&fields.limits, &fields.modes),
-            display_name: fields.display_name.unwrap_or_default(),
-            plan: fields.plan.unwrap_or_default(),
-            labels: fields.labels.into_iter().collect(),
-            delete_protection: delete_protection.unwrap_or_default(),
-            etag: changed.etag,
-            ..Tenant::default()
-        };
-        Ok(UpdateTenantRequest {
-            tenant: Some(tenant),
-            update_mask: Some(FieldMask { paths }),
-            request_id: changed.write.request_id,
-            validate_only: changed.write.validate_only,
-        })
-    }
-}
-
-impl Fields {
-    fn owner(&self) -> Option<Owner> {
-        let fields = [
-            &self.owner_id,
-            &self.owner_name,
-            &self.owner_email,
-            &self.owner_organization,
-        ];
-        if fields.iter().all(|field| field.is_none()) {
-            return None;
-        }
-        let [id, name, email, organization] = fields.map(|field| field.clone().unwrap_or_default());
-        Some(Owner {
-            id,
-            name,
-            email,
-            organization,
         })
     }
 }
