@@ -5,6 +5,7 @@ mod admission;
 pub mod api_key;
 pub mod audit;
 mod caller;
+mod creation;
 mod directory;
 pub mod id;
 mod issuance;
@@ -20,6 +21,7 @@ mod profile;
 mod purge;
 pub mod reclaim;
 pub mod record;
+mod rotation;
 mod tenancy;
 
 use std::{fmt, sync::Arc};
@@ -28,9 +30,10 @@ use arc_swap::ArcSwap;
 use secrecy::SecretString;
 
 pub use caller::{Caller, Grant, Permission, Scope, Scopes};
+pub use creation::{Created, NewTenant};
 pub use directory::{Directory, FRESH};
 pub use issuance::{ApiKeys, Issued, NewApiKey};
-pub use lifecycle::{Created, NewTenant, Update};
+pub use lifecycle::Update;
 pub use listing::{Filter, Listed};
 pub use mask::Mask;
 pub use once::Change;

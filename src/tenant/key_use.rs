@@ -22,45 +22,68 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// Keys in one commit.
 const CHUNK: usize = 100;
 
-/// Uses that the store does not know of yet, by key id: ms since 1970.
+/// When keys were used, by key id: ms since 1970.
 #[derive(Default)]
-pub(super) struct KeyUses(Mutex<HashMap<String, u64>>);
+pub(super) struct KeyUses(Mutex<Uses>);
+
+#[derive(Default)]
+struct Uses {
+    /// What the store does not know of yet.
+    waiting: HashMap<String, u64>,
+    /// What was noted in the last minute, for keys that were forgotten and
+    /// looked up again meanwhile.
+    noted: HashMap<String, u64>,
+}
 
 impl KeyUses {
     /// Notes that a key was used. Mostly a load and a comparison.
     pub(super) fn note(&self, key: &Credential, now_ms: u64) {
-        let noted = key.noted_ms.load(Ordering::Relaxed);
-        if now_ms >= noted.saturating_add(EVERY_MS)
-            && key
-                .noted_ms
-                .compare_exchange(noted, now_ms, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
-            self.merge([(key.grant.key_id.clone(), now_ms)]);
+        if !is_due(key.noted_ms.load(Ordering::Relaxed), now_ms) {
+            return;
         }
+        let mut uses = self.lock();
+        let key_id = key.grant.key_id.as_str();
+        let noted_ms = uses
+            .noted
+            .get(key_id)
+            .copied()
+            .filter(|noted| !is_due(*noted, now_ms));
+        if noted_ms.is_none() {
+            uses.waiting.insert(key_id.to_owned(), now_ms);
+            uses.noted.insert(key_id.to_owned(), now_ms);
+        }
+        key.noted_ms
+            .store(noted_ms.unwrap_or(now_ms), Ordering::Relaxed);
     }
 
     /// The use of a key that waits to be kept.
     pub(super) fn waiting(&self, key_id: &str) -> Option<u64> {
-        self.lock().get(key_id).copied()
+        self.lock().waiting.get(key_id).copied()
     }
 
-    fn take(&self) -> Vec<(String, u64)> {
-        self.lock().drain().collect()
+    fn take(&self, now_ms: u64) -> Vec<(String, u64)> {
+        let mut uses = self.lock();
+        uses.noted.retain(|_, noted| !is_due(*noted, now_ms));
+        uses.waiting.drain().collect()
     }
 
-    fn merge(&self, uses: impl IntoIterator<Item = (String, u64)>) {
-        let mut waiting = self.lock();
-        for (key_id, ms) in uses {
-            let kept = waiting.entry(key_id).or_insert(ms);
-            *kept = ms.max(*kept);
+    fn put_back(&self, unkept: impl Iterator<Item = (String, u64)>) {
+        let mut uses = self.lock();
+        for (key_id, ms) in unkept {
+            let waiting = uses.waiting.entry(key_id).or_insert(ms);
+            *waiting = ms.max(*waiting);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        // The map is whole whoever panicked while holding it.
+    fn lock(&self) -> MutexGuard<'_, Uses> {
+        // The maps are whole whoever panicked while holding them.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a use is to be noted after one that was noted then.
+fn is_due(noted_ms: u64, now_ms: u64) -> bool {
+    now_ms >= noted_ms.saturating_add(EVERY_MS)
 }
 
 impl Tenants {
@@ -79,13 +102,12 @@ impl Tenants {
     /// # Errors
     /// Those of the store; what could not be kept waits for the next time.
     pub async fn flush_uses(&self) -> Result<()> {
-        let uses = self.directory.uses.take();
+        let uses = self.directory.uses.take(self.store.now_ms());
         let mut chunks = uses.chunks(CHUNK);
         while let Some(chunk) = chunks.next() {
             if let Err(error) = self.keep(chunk).await {
-                self.directory
-                    .uses
-                    .merge(chunk.iter().chain(chunks.flatten()).cloned());
+                let unkept = chunk.iter().chain(chunks.flatten()).cloned();
+                self.directory.uses.put_back(unkept);
                 return Err(error);
             }
         }
