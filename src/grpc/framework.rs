@@ -57,7 +57,7 @@ pub fn repaired(
 }
 
 /// A message that cannot be decoded, with the path of the field where it is
-/// known: prost tells it as `Message.field: ` for each level.
+/// known: prost tells it as `Message.field: ` for each level, the innermost first.
 fn unreadable(message: &str) -> Error {
     let mut rest = message
         .strip_prefix("failed to decode Protobuf message: ")
@@ -70,10 +70,11 @@ fn unreadable(message: &str) -> Error {
         if ![message, field].iter().all(|part| is_name(part)) {
             break;
         }
-        if !path.is_empty() {
-            path.push('.');
-        }
-        path.push_str(field);
+        path = if path.is_empty() {
+            field.to_owned()
+        } else {
+            format!("{field}.{path}")
+        };
         rest = tail;
     }
     Error::invalid(path, rest)
@@ -100,7 +101,7 @@ mod tests {
                 "invalid string value: data is not UTF-8 encoded",
             ),
             (
-                "failed to decode Protobuf message: BatchSetRequest.entries: SetEntry.key: invalid varint",
+                "failed to decode Protobuf message: SetEntry.key: BatchSetRequest.entries: invalid varint",
                 "entries.key",
                 "invalid varint",
             ),

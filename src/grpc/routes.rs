@@ -9,12 +9,12 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use tonic_health::pb::health_server::HealthServer;
 
-use super::{CacheApi, METHODS, Method, health, state};
+use super::{CacheApi, METHODS, Method, TenantApi, health, state};
 use crate::{
     error::{Error, Result},
     proto::v1::{
         DESCRIPTORS, cache_service_server::CacheServiceServer,
-        state_service_server::StateServiceServer,
+        state_service_server::StateServiceServer, tenant_service_server::TenantServiceServer,
     },
 };
 
@@ -64,6 +64,7 @@ type Boxed = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
 
 /// The services of a core.
 pub struct Routes {
+    tenant: TenantServiceServer<TenantApi>,
     cache: CacheServiceServer<CacheApi>,
     state: StateServiceServer<state::Api>,
     health: HealthServer<health::Api>,
@@ -77,12 +78,14 @@ impl Routes {
     /// [`Error::Internal`] where reflection cannot read our own descriptors.
     pub fn new(
         max_message_bytes: usize,
+        tenant: TenantApi,
         cache: CacheApi,
         state: state::Api,
         health: health::Api,
         reflection: bool,
     ) -> Result<Self> {
         Ok(Self {
+            tenant: TenantServiceServer::new(tenant).max_decoding_message_size(max_message_bytes),
             cache: CacheServiceServer::new(cache).max_decoding_message_size(max_message_bytes),
             state: StateServiceServer::new(state).max_decoding_message_size(max_message_bytes),
             health: HealthServer::new(health),
@@ -94,6 +97,7 @@ impl Routes {
     pub async fn call(&self, route: Route, request: Request<Incoming>) -> Response<Body> {
         let answer = match (route, &self.reflection) {
             (Route::Rpc(method), _) => match method.service {
+                "TenantService" => self.tenant.clone().call(request).await,
                 "CacheService" => self.cache.clone().call(request).await,
                 "StateService" => self.state.clone().call(request).await,
                 _ => Ok(nowhere()),

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::{Error, Parts, Result, connection, listener::Socket};
 use crate::{
     config,
-    grpc::{Auth, CacheApi, HealthApi, Layer, Routes, Stage, StateApi},
+    grpc::{Auth, CacheApi, HealthApi, Layer, Routes, Stage, StateApi, TenantApi},
     store,
 };
 
@@ -129,6 +129,7 @@ fn layer(parts: &Parts, store: &store::Handle) -> crate::error::Result<Layer> {
     let cache = parts.cache(store.clone());
     let routes = Routes::new(
         config.max_message_bytes,
+        TenantApi::new(tenants.clone()),
         CacheApi::new(tenants.clone(), cache),
         StateApi(parts.info.clone()),
         HealthApi(parts.health.clone()),

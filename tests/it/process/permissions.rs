@@ -1,0 +1,189 @@
+//! Every RPC against every kind of credential: what is not granted is refused,
+//! with the same words whatever is behind it.
+
+use riptide_persistence::{
+    grpc::METHODS,
+    proto::v1::{
+        BatchDeleteRequest, BatchGetRequest, BatchSetRequest, DeleteRequest, GetRequest,
+        GetTenantRequest, InvalidateCacheRequest, Keys, ListKeysRequest, RevokeApiKeyRequest,
+        SetEntry, SetRequest, TouchRequest, WhoAmIRequest, invalidate_cache_request::Target,
+    },
+};
+use rstest::rstest;
+use tonic::{Code, Request, Status};
+
+use crate::server::{Clients, Kind, empty_call, reason};
+
+const SCOPES: [&str; 7] = [
+    "cache.read",
+    "cache.write",
+    "cache.invalidate",
+    "session.read",
+    "session.write",
+    "usage.read",
+    "tenant.read",
+];
+
+fn refusal(answer: Result<tonic::Response<()>, Status>) -> Option<(Code, String)> {
+    let status = answer.err()?;
+    let refused = matches!(
+        status.code(),
+        Code::Unauthenticated | Code::PermissionDenied
+    );
+    refused.then(|| (status.code(), reason(&status)))
+}
+
+fn is(code: Code, reason: &str) -> Option<(Code, String)> {
+    Some((code, reason.to_owned()))
+}
+
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[tokio::test]
+async fn every_rpc_asks_for_its_permission(#[case] kind: Kind) {
+    let server = kind.start().await;
+    server.tenant("acme").await;
+    let mut by_scope = Vec::new();
+    for scope in SCOPES {
+        let key = server.key("acme", &[scope]).await;
+        by_scope.push((scope, server.with_key(&key)));
+    }
+    for method in METHODS {
+        let path = method.path;
+        let none = empty_call(server.anonymous().keyed, path).await;
+        assert_eq!(
+            refusal(none),
+            is(Code::Unauthenticated, "API_KEY_MISSING"),
+            "{path}"
+        );
+        for (scope, clients) in &by_scope {
+            let answer = refusal(empty_call(clients.keyed.clone(), path).await);
+            if [*scope, "any"].contains(&method.permission) {
+                assert_eq!(answer, None, "{path} with {scope}");
+            } else {
+                let denied = is(Code::PermissionDenied, "SCOPE_MISSING");
+                assert_eq!(answer, denied, "{path} with {scope}");
+            }
+        }
+        let admin = empty_call(server.admin().keyed, path).await;
+        assert_eq!(refusal(admin), None, "{path} with the admin key");
+    }
+}
+
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[tokio::test]
+async fn a_wrong_key_is_refused_in_one_way_whatever_is_wrong(#[case] kind: Kind) {
+    let server = kind.start().await;
+    let tenant = server.tenant("acme").await;
+    let other = server.tenant("other").await;
+    let revoked = server.key("acme", &["cache.read"]).await;
+    let key_id = server
+        .with_key(&revoked)
+        .tenant
+        .who_am_i(WhoAmIRequest {})
+        .await;
+    let key_id = key_id.unwrap().into_inner().key_id;
+    let request = RevokeApiKeyRequest {
+        key_id,
+        ..Default::default()
+    };
+    server.admin().tenant.revoke_api_key(request).await.unwrap();
+    // A key id of one key with the secret of another.
+    let (head, _) = tenant.secret.rsplit_once('_').unwrap();
+    let (_, tail) = other.secret.rsplit_once('_').unwrap();
+    let swapped = format!("{head}_{tail}");
+
+    let mut words = Vec::new();
+    for wrong in ["", "x", "rtp_x_y", "rta_wrong", &revoked, &swapped] {
+        for method in METHODS {
+            let mut request = Request::new(());
+            request
+                .metadata_mut()
+                .insert("x-request-id", "same".parse().unwrap());
+            let answer = empty_call(server.with_key(wrong).keyed, method.path).await;
+            let status = answer.unwrap_err();
+            assert_eq!(
+                status.code(),
+                Code::Unauthenticated,
+                "{} with {wrong}",
+                method.path
+            );
+            assert_eq!(
+                reason(&status),
+                "API_KEY_INVALID",
+                "{} with {wrong}",
+                method.path
+            );
+            words.push(status.message().to_owned());
+        }
+    }
+    words.dedup();
+    assert_eq!(words.len(), 1, "{words:?}");
+}
+
+/// Every RPC that a tenant key can call on a tenant, naming `tenant_id`.
+async fn calls_on(clients: &Clients, tenant_id: &str) -> Vec<(&'static str, Status)> {
+    let (mut cache, mut tenant) = (clients.cache.clone(), clients.tenant.clone());
+    let tenant_id = || tenant_id.to_owned();
+    let key = || "k".to_owned();
+    let mut refused = Vec::new();
+    macro_rules! call {
+        ($client:ident.$rpc:ident($request:ident { $($fields:tt)* })) => {{
+            let message = $request { tenant_id: tenant_id(), $($fields)* ..Default::default() };
+            let mut request = Request::new(message);
+            request.metadata_mut().insert("x-request-id", "same".parse().unwrap());
+            refused.push((stringify!($rpc), $client.$rpc(request).await.unwrap_err()));
+        }};
+    }
+    call!(tenant.get_tenant(GetTenantRequest {}));
+    call!(cache.get(GetRequest { key: key() }));
+    call!(cache.set(SetRequest { key: key() }));
+    call!(cache.delete(DeleteRequest { key: key() }));
+    call!(cache.touch(TouchRequest { key: key() }));
+    call!(cache.list_keys(ListKeysRequest {}));
+    call!(cache.batch_get(BatchGetRequest { keys: vec![key()] }));
+    let entries = || {
+        vec![SetEntry {
+            key: key(),
+            ..Default::default()
+        }]
+    };
+    call!(cache.batch_set(BatchSetRequest { entries: entries() }));
+    call!(cache.batch_delete(BatchDeleteRequest { keys: vec![key()] }));
+    let target = || Some(Target::Keys(Keys { keys: vec![key()] }));
+    call!(cache.invalidate_cache(InvalidateCacheRequest { target: target() }));
+    refused
+}
+
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[tokio::test]
+async fn a_key_reaches_no_other_tenant_and_learns_nothing_of_it(#[case] kind: Kind) {
+    let server = kind.start().await;
+    let acme = server.tenant("acme").await;
+    server.tenant("other").await;
+    let other = calls_on(&acme.clients, "other").await;
+    let nobody = calls_on(&acme.clients, "nobody").await;
+    let of_tenants = METHODS
+        .iter()
+        .filter(|method| SCOPES.contains(&method.permission))
+        .count();
+    assert_eq!(
+        other.len(),
+        of_tenants,
+        "an RPC of tenant keys is not tried here"
+    );
+    for ((rpc, there), (_, not_there)) in other.iter().zip(&nobody) {
+        assert_eq!(there.code(), Code::PermissionDenied, "{rpc}: {there:?}");
+        assert_eq!(reason(there), "TENANT_MISMATCH", "{rpc}");
+        // Byte for byte the same, whether the other tenant exists or not.
+        assert_eq!(there.message(), not_there.message(), "{rpc}");
+        let sorted = |status: &Status| {
+            let mut bytes = status.details().to_vec();
+            bytes.sort_unstable();
+            bytes
+        };
+        assert_eq!(sorted(there), sorted(not_there), "{rpc}");
+    }
+}
