@@ -24,7 +24,10 @@ pub(super) fn start(
     let admin = admin.into_std().map_err(Error::Thread)?;
     let runtime = Builder::new_current_thread().enable_all().build();
     spawn("background".to_owned(), runtime, async move {
-        let store = parts.stores.handle(Arc::default()).await;
+        let store = match parts.stores.handle(Arc::default()) {
+            Ok(store) => store,
+            Err(error) => return tracing::error!(%error, "background not built"),
+        };
         let tenants = parts.tenants(store.clone());
         let directory = parts.directory.clone();
         let feed = store.clone();

@@ -88,12 +88,15 @@ pub(super) fn spawn(
 /// Serves the connections a core is given, until the server leaves and they are
 /// done or out of time.
 async fn serve(index: usize, parts: Arc<Parts>, mut sockets: mpsc::UnboundedReceiver<Socket>) {
-    let store = parts.stores.handle(parts.counters.clone()).await;
-    tokio::spawn(check(index, store.clone(), parts.clone()));
-    let layer = match layer(&parts, &store) {
-        Ok(layer) => layer,
+    let built = parts.stores.handle(parts.counters.clone());
+    let built = built
+        .map_err(crate::error::Error::from)
+        .and_then(|store| Ok((layer(&parts, &store)?, store)));
+    let (layer, store) = match built {
+        Ok(built) => built,
         Err(error) => return tracing::error!(?error, "core not built"),
     };
+    tokio::spawn(check(index, store.clone(), parts.clone()));
     let protocol = connection::protocol(&parts.config.server);
     let handshake = parts.config.server.handshake_timeout;
     let connections = TaskTracker::new();

@@ -7,47 +7,56 @@ use std::{fmt, sync::Arc};
 use super::{Error, Result};
 use crate::{
     config::{Backend, Config},
-    store::{Counters, Handle, Observed, embedded::Embedded},
+    store::{
+        self, Counters, Handle, Observed,
+        embedded::Embedded,
+        redis::{self, Redis},
+    },
 };
 
 /// The store, or the way to it.
 pub(super) enum Stores {
     /// One for all.
     Embedded(Handle),
+    /// One for each who asks.
+    Redis(redis::Settings),
 }
 
 impl Stores {
-    /// Opens what can be opened before anyone asks.
+    /// Opens what can be opened before anyone asks. Must be called in a runtime.
     pub(super) fn open(config: &Config) -> Result<Self> {
+        let failed = |setting| move |cause| Error::Store { setting, cause };
         if config.store.backend == Backend::Redis {
-            return Err(Error::Store {
-                setting: "store.backend",
-                cause: crate::store::Error::Unusable("redis is not served".to_owned()),
-            });
+            // Begun once and dropped, so that a URL that cannot be read stops the
+            // start and not a core.
+            let missing = || failed("redis.url")(store::Error::Unusable("it is not set".into()));
+            let settings = redis::Settings::of(&config.redis).ok_or_else(missing)?;
+            Redis::connect(&settings).map_err(failed("redis.url"))?;
+            return Ok(Self::Redis(settings));
         }
         let (opened, setting) = if config.store.ephemeral {
             (Embedded::in_memory(), "store.ephemeral")
         } else {
             (Embedded::open(&config.store.path), "store.path")
         };
-        match opened {
-            Ok(store) => Ok(Self::Embedded(Arc::new(store))),
-            Err(cause) => Err(Error::Store { setting, cause }),
-        }
+        let store = opened.map_err(failed(setting))?;
+        Ok(Self::Embedded(Arc::new(store)))
     }
 
-    /// A handle for the runtime that asks, counting its calls.
-    pub(super) async fn handle(&self, counters: Arc<Counters>) -> Handle {
+    /// A handle for the runtime it is called in, counting its calls.
+    pub(super) fn handle(&self, counters: Arc<Counters>) -> store::Result<Handle> {
         let store: Handle = match self {
             Self::Embedded(store) => store.clone(),
+            Self::Redis(settings) => Arc::new(Redis::connect(settings)?),
         };
-        Arc::new(Observed::new(store, counters))
+        Ok(Arc::new(Observed::new(store, counters)))
     }
 
     /// Lets go of a handle, in the runtime that asked for it.
-    pub(super) async fn release(&self, _store: Handle) {
+    pub(super) async fn release(&self, store: Handle) {
         match self {
             Self::Embedded(_) => {}
+            Self::Redis(_) => end(&store).await,
         }
     }
 
@@ -55,6 +64,7 @@ impl Stores {
     pub(super) async fn close(&self) {
         match self {
             Self::Embedded(store) => end(store).await,
+            Self::Redis(_) => {}
         }
     }
 }
@@ -77,6 +87,7 @@ impl fmt::Debug for Stores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Embedded(_) => "Embedded",
+            Self::Redis(_) => "Redis",
         })
     }
 }

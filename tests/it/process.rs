@@ -1,7 +1,12 @@
 //! The process as its callers and operators meet it: one file a subject. It does
 //! not know the services' own rules.
 
+mod drain;
+mod health;
 mod hostile;
+mod limits;
 mod permissions;
 mod port_calls;
+mod replicas;
+mod start;
 mod surface;

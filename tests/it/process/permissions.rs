@@ -39,6 +39,7 @@ fn is(code: Code, reason: &str) -> Option<(Code, String)> {
 
 #[rstest]
 #[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
 #[tokio::test]
 async fn every_rpc_asks_for_its_permission(#[case] kind: Kind) {
     let server = kind.start().await;
@@ -72,6 +73,7 @@ async fn every_rpc_asks_for_its_permission(#[case] kind: Kind) {
 
 #[rstest]
 #[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
 #[tokio::test]
 async fn a_wrong_key_is_refused_in_one_way_whatever_is_wrong(#[case] kind: Kind) {
     let server = kind.start().await;
@@ -129,8 +131,8 @@ async fn calls_on(clients: &Clients, tenant_id: &str) -> Vec<(&'static str, Stat
     let key = || "k".to_owned();
     let mut refused = Vec::new();
     macro_rules! call {
-        ($client:ident.$rpc:ident($request:ident { $($fields:tt)* })) => {{
-            let message = $request { tenant_id: tenant_id(), $($fields)* ..Default::default() };
+        ($client:ident.$rpc:ident($request:ident { $($field:ident: $value:expr),* $(,)? })) => {{
+            let message = $request { tenant_id: tenant_id(), $($field: $value,)* ..Default::default() };
             let mut request = Request::new(message);
             request.metadata_mut().insert("x-request-id", "same".parse().unwrap());
             refused.push((stringify!($rpc), $client.$rpc(request).await.unwrap_err()));
@@ -158,6 +160,7 @@ async fn calls_on(clients: &Clients, tenant_id: &str) -> Vec<(&'static str, Stat
 
 #[rstest]
 #[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
 #[tokio::test]
 async fn a_key_reaches_no_other_tenant_and_learns_nothing_of_it(#[case] kind: Kind) {
     let server = kind.start().await;

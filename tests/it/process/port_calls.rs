@@ -43,6 +43,7 @@ async fn cost<T, E: std::fmt::Debug>(
 
 #[rstest]
 #[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
 #[tokio::test]
 async fn an_rpc_costs_what_the_budget_allows(#[case] kind: Kind) {
     let server = kind.start().await;

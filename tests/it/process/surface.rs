@@ -72,6 +72,7 @@ async fn reflection_can_be_switched_off() {
 
 #[rstest]
 #[case::embedded(Kind::Embedded, "embedded")]
+#[case::redis(Kind::Redis, "redis")]
 #[tokio::test]
 async fn a_server_tells_what_it_is(#[case] kind: Kind, #[case] backend: &str) {
     let server = kind
@@ -163,6 +164,20 @@ async fn a_call_has_an_id_its_own_or_the_callers() {
             .request_id,
         "mine"
     );
+}
+
+#[tokio::test]
+async fn probes_follow_the_health() {
+    let mut server = Kind::Redis.start().await;
+    assert_eq!(server.probe("/healthz"), (200, "ok\n".into()));
+    assert_eq!(server.probe("/readyz"), (200, "ok\n".into()));
+    assert_eq!(server.probe("/metrics").0, 404);
+    server.redis().unwrap().kill();
+    server.serves(false).await;
+    assert_eq!(server.probe("/healthz").0, 200);
+    let (status, why) = server.probe("/readyz");
+    assert_eq!(status, 503);
+    assert!(why.contains("store"), "{why}");
 }
 
 #[tokio::test]
