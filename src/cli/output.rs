@@ -44,12 +44,16 @@ pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// One thing: a line a field that is set; nested fields have dotted names.
+/// One thing: a line a field that is set, its id first; nested fields have
+/// dotted names.
 pub(super) fn record(thing: &Value) -> String {
-    let mut table = table();
+    let mut rows = Vec::new();
     flatten(String::new(), thing, &mut |name, value| {
-        table.add_row([name.to_owned(), value]);
+        rows.push([name.to_owned(), value]);
     });
+    rows.sort_by_key(|[name, _]| !name.ends_with("_id"));
+    let mut table = table();
+    table.add_rows(rows);
     lines(&table)
 }
 
