@@ -3,11 +3,14 @@
 
 use std::io::{self, IsTerminal};
 
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::{Log, LogFormat};
 
-/// Sends the log lines of this process to standard error.
+/// Sends the log lines of this process to standard error. Lines that drivers
+/// write by the `log` crate are left out: what they tell, the backends say in
+/// their own words, without addresses of source files.
 ///
 /// # Errors
 /// Where the filter cannot be read, or lines are sent somewhere already.
@@ -16,14 +19,11 @@ pub fn start(log: &Log) -> io::Result<()> {
         .parse(&log.filter)
         .map_err(io::Error::other)?;
     let lines = fmt().with_env_filter(filter).with_writer(io::stderr);
-    let started = match json(log.format) {
-        true => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .try_init(),
-        false => lines.with_ansi(io::stderr().is_terminal()).try_init(),
+    let started = if json(log.format) {
+        let lines = lines.json().flatten_event(true).with_current_span(true);
+        set_global_default(lines.with_span_list(false).finish())
+    } else {
+        set_global_default(lines.with_ansi(io::stderr().is_terminal()).finish())
     };
     started.map_err(io::Error::other)
 }

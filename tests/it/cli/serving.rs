@@ -314,3 +314,38 @@ fn json_logs_are_not_mixed_with_words() {
     let output = child.wait_with_output().unwrap();
     assert!(output.stdout.is_empty());
 }
+
+#[test]
+fn without_its_redis_it_starts_says_so_and_ends_well() {
+    let folder = Folder::new();
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    folder.write(
+        "persistence.yml",
+        format!("persistence: {{redis: {{url: 'redis://:hunter2@{nobody}'}}}}"),
+    );
+    let mut serving = folder.start(&[]);
+    assert!(
+        serving.told.contains("entries are kept in Redis"),
+        "{}",
+        serving.told
+    );
+    let health = serving.run(&["health", "--output", "json"]);
+    assert_eq!(
+        (health.code, &health.json()["components"]["store"]),
+        (5, &"NOT_SERVING".into())
+    );
+    serving
+        .run(&["tenant", "list"])
+        .refused(5, "(STORE_UNAVAILABLE)");
+    serving.signal("TERM");
+    assert_eq!(serving.wait(), Some(0), "{}", serving.log());
+    // Our own words, without the driver's, the password or a path of a build.
+    let log = serving.log();
+    assert!(log.contains("store connection is down"), "{log}");
+    for word in ["hunter2", "fred", ".rs"] {
+        assert!(!log.contains(word), "{word} is in {log}");
+    }
+}
