@@ -3,7 +3,7 @@
 //!
 //! The modules in reading order: [`config`] is what an operator sets, [`server`]
 //! puts everything together, [`grpc`] turns calls into domain calls, [`tenant`]
-//! admits them, [`cache`] and [`state`] do the work, [`codec`] shapes what is
+//! admits them, [`cache`] does the work, [`codec`] shapes what is
 //! stored, and [`store`] keeps it.
 
 pub mod config;
@@ -18,7 +18,6 @@ pub mod grpc;
 pub mod tenant;
 
 pub mod cache;
-pub mod state;
 
 pub mod codec;
 
