@@ -7,18 +7,23 @@
 //! (its header tells how). See keys.rs for the names and wire.rs for the layouts.
 
 mod address;
+mod audit;
 mod clock;
+mod commit;
 mod connection;
 mod fault;
 mod feed;
 mod keys;
+mod listing;
+mod pool;
+mod reclaim;
+mod reply;
 mod scan;
 mod script;
 mod server;
 mod wire;
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -27,20 +32,21 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
 use fred::types::{ClusterHash, config::Config};
 use secrecy::SecretString;
 
 use self::{
-    connection::{Pool, Task},
+    commit::check,
+    connection::Task,
     fault::Fault,
     feed::Feed,
+    pool::Pool,
     server::{Server, Shared},
     wire::{Answer, Basis, State, Way},
 };
 use super::{
-    Action, Audit, Batch, Changes, Commit, Cursor, Error, Expiry, Health, Key, Mode, Page,
-    Position, Query, Read, Reclaim, Reclaimed, Refusal, Result, Space, Store, Table, Usage, Write,
+    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Page, Position, Query, Read,
+    Reclaim, Reclaimed, Refusal, Result, Space, Store, Table, Usage,
 };
 
 /// How Redis is reached.
@@ -68,12 +74,13 @@ impl Settings {
     }
 }
 
-/// Writes of one batch, at most; a script is not to run for long.
-const MAX_WRITES: usize = 4096;
 /// How often the server is asked for its time.
 const TICK: Duration = Duration::from_secs(1);
 /// How often a server that has stopped answering is asked again.
 const PROBE: Duration = Duration::from_millis(100);
+/// Unanswered probes after which a connection is given up: about two seconds. The
+/// driver's own check counts from the last write, and probes are writes.
+const SILENCE: u32 = 5;
 /// How often the server is asked for its settings, in ticks.
 const SETTINGS_TICKS: u32 = 30;
 
@@ -119,179 +126,6 @@ impl Redis {
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
-
-    /// Runs the commit script once.
-    async fn run(
-        &self,
-        space: &Space,
-        batch: &Batch,
-        basis: Basis,
-        way: Way,
-    ) -> std::result::Result<Bytes, Fault> {
-        let mut all = vec![
-            keys::state(space),
-            keys::bucket_ends(space),
-            keys::bucket_sums(space),
-        ];
-        let generation = basis.generation();
-        all.extend(
-            batch
-                .writes
-                .iter()
-                .map(|write| keys::record(space, generation, &write.key)),
-        );
-        let mut indexes = [(Table::Tenant, 0), (Table::ApiKey, 0), (Table::Job, 0)];
-        let mut changes = 0;
-        let heard = *space == Space::registry();
-        let mut options = BytesMut::with_capacity(wire::WRITE_BYTES * batch.writes.len());
-        let mut puts = false;
-        for write in &batch.writes {
-            let table = write.key.table;
-            let announced = heard && table.announced();
-            if announced && changes == 0 {
-                all.push(keys::changes());
-                changes = all.len();
-            }
-            let mut index = 0;
-            if let Some((_, known)) = indexes.iter_mut().find(|(indexed, _)| *indexed == table) {
-                if *known == 0 {
-                    all.push(keys::index(space, table));
-                    *known = all.len();
-                }
-                index = *known;
-            }
-            puts |= matches!(write.action, Action::Put { .. });
-            wire::write(&mut options, write, index, announced);
-        }
-        let mut args = Vec::with_capacity(1 + 2 * batch.writes.len());
-        args.push(wire::batch(batch, basis, way, changes));
-        let mut options = options.freeze();
-        for write in &batch.writes {
-            args.push(options.split_to(wire::WRITE_BYTES));
-            args.push(match &write.action {
-                Action::Put { value, .. } => value.clone(),
-                _ => Bytes::new(),
-            });
-        }
-        // What needs no memory goes on at maxmemory.
-        let scripts = &self.shared.scripts;
-        let script = if puts {
-            &scripts.commit
-        } else {
-            &scripts.release
-        };
-        let answer = self.pool.script(script, all, args).await?;
-        connection::bulk(answer)
-            .ok_or_else(|| Fault::Lost("the commit script answered no text".into()))
-    }
-
-    /// Uncounts all that has ended, and tells the state then.
-    async fn reap(&self, space: &Space) -> Result<State> {
-        loop {
-            let answer = self
-                .run(space, &Batch::default(), Basis::Any, Way::Reap)
-                .await
-                .map_err(Fault::of_read)?;
-            let (state, more) = wire::reaped(&answer)?;
-            if !more {
-                return Ok(state);
-            }
-        }
-    }
-
-    /// A page of an ordered table.
-    async fn list_ordered(&self, space: &Space, query: &Query) -> Result<Page> {
-        let after = query.after.as_ref().map(|cursor| &cursor.0[..]);
-        let (from, to) = keys::lex_range(&query.prefix, after);
-        let records = keys::records(space, query.table, 0);
-        let last = (super::HEAD_BYTES as usize - 1)
-            .saturating_add(query.value_bytes)
-            .min(i32::MAX as usize);
-        let index = keys::index(space, query.table);
-        let number = |number: usize| Bytes::from(number.to_string());
-        let args = [records.clone(), from, to, number(query.limit), number(last)];
-        let answer = self
-            .pool
-            .script(
-                &self.shared.scripts.list,
-                vec![keys::state(space), index.clone()],
-                args,
-            )
-            .await;
-        let mut parts = connection::array(answer.map_err(Fault::of_read)?)?.into_iter();
-        let state = State::read(parts.next().and_then(connection::bulk).as_deref())?;
-        let now_ms = self.shared.clock.now_ms();
-        let (mut items, mut ended) = (Vec::new(), Vec::new());
-        let (mut paths, mut next) = (0, None);
-        while let (Some(path), Some(stored), Some(length)) =
-            (parts.next(), parts.next(), parts.next())
-        {
-            let path =
-                connection::bulk(path).ok_or_else(|| fault::corrupt("an index holds no text"))?;
-            paths += 1;
-            next = Some(Cursor(path.clone()));
-            if connection::number(&length) == Some(0) {
-                ended.push(path);
-            } else {
-                items.extend(scan::item(path, stored, &length, now_ms)?);
-            }
-        }
-        if !ended.is_empty() {
-            let names = ended
-                .iter()
-                .map(|path| [&records[..], path].concat().into());
-            let all = std::iter::once(index).chain(names).collect();
-            if let Err(fault) = self
-                .pool
-                .script(&self.shared.scripts.sweep, all, ended)
-                .await
-            {
-                tracing::debug!(error = %fault.of_read(), "index keeps paths of expired records");
-            }
-        }
-        if state.removed {
-            (items, next) = (Vec::new(), None);
-        }
-        Ok(Page {
-            view: state.view,
-            items,
-            next: next.filter(|_| paths >= query.limit),
-        })
-    }
-}
-
-/// Breaks of the port's contract that would break the counters.
-fn check(batch: &Batch) -> Result<()> {
-    let misuse = |words: String| Err(Error::Misuse(words));
-    if batch.writes.len() > MAX_WRITES {
-        return misuse(format!(
-            "{} writes in a batch; at most {MAX_WRITES}",
-            batch.writes.len()
-        ));
-    }
-    let mut seen = HashSet::new();
-    for Write {
-        key: Key { table, path },
-        action,
-        ..
-    } in &batch.writes
-    {
-        if let Action::Put {
-            expiry: Expiry::AfterMs(0),
-            ..
-        }
-        | Action::Touch(Expiry::AfterMs(0)) = action
-        {
-            return misuse("an expiry after no time; at least 1 ms".into());
-        }
-        if path.is_empty() {
-            return misuse("a key without a path".into());
-        }
-        if batch.mode == Mode::Whole && batch.writes.len() > 1 && !seen.insert((table, path)) {
-            return misuse("a key is written twice in one batch".into());
-        }
-    }
-    Ok(())
 }
 
 #[async_trait]
@@ -305,7 +139,7 @@ impl Store for Redis {
             .command("MGET", ClusterHash::FirstKey, &names)
             .await
             .map_err(Fault::of_read)?;
-        let mut stored = connection::array(answer)?.into_iter().map(connection::bulk);
+        let mut stored = reply::array(answer)?.into_iter().map(reply::bulk);
         let state = State::read(stored.next().flatten().as_deref())?;
         let now_ms = self.shared.clock.now_ms();
         let mut records = Vec::with_capacity(keys.len());
@@ -424,25 +258,34 @@ impl Store for Redis {
 /// answering until it answers.
 async fn pulse(pool: Arc<Pool>, shared: Arc<Shared>, patience: Duration) {
     let mut ticks = 0;
+    let (mut pause, mut silence) = (TICK, 0u32);
     loop {
-        let pause = if shared.breaker.is_open() {
-            PROBE
-        } else {
-            TICK
-        };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = shared.breaker.opened.notified() => continue,
+            // Asked at once: it may have been this process that stood still.
+            () = shared.breaker.opened.notified() => {}
         }
+        pause = TICK;
         match pool.time(patience.min(Duration::from_millis(500))).await {
-            Ok(()) => shared.breaker.answered(),
-            Err(Fault::Timeout) => shared.breaker.open(),
+            Ok(()) => {
+                silence = 0;
+                shared.breaker.answered();
+            }
+            Err(Fault::Timeout) => {
+                shared.breaker.timed_out();
+                pause = PROBE;
+                silence += 1;
+                if silence % SILENCE == 0 {
+                    pool.renew();
+                }
+                continue;
+            }
             Err(_) => continue,
         }
         ticks += 1;
         if ticks % SETTINGS_TICKS == 0
             && let Ok(info) = pool.command("INFO", ClusterHash::Random, &[]).await
-            && let Ok(server) = Server::read(&connection::text(&info).unwrap_or_default(), true)
+            && let Ok(server) = Server::read(&reply::text(&info).unwrap_or_default(), true)
         {
             shared.met(&server);
         }

@@ -45,6 +45,22 @@ impl Options {
         self
     }
 
+    /// Starts the server on this port and waits until it answers.
+    pub fn start_on(self, port: u16) -> Redis {
+        let folder = tempfile::Builder::new().prefix("redis-").tempdir().unwrap();
+        let mut child = spawn(folder.path(), port, &self.arguments, &[]);
+        assert!(
+            answers(&mut child, port),
+            "redis-server did not start on port {port}"
+        );
+        Redis {
+            child,
+            port,
+            folder,
+            options: self,
+        }
+    }
+
     /// Starts the server and waits until it answers.
     pub fn start(self) -> Redis {
         let folder = tempfile::Builder::new().prefix("redis-").tempdir().unwrap();

@@ -5,6 +5,7 @@ mod conformance;
 mod durability;
 mod observed;
 mod redis_faults;
+mod redis_shapes;
 
 use std::sync::Arc;
 

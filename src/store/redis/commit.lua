@@ -18,10 +18,9 @@
 -- expiry stands still; that is why the watermark decides, and not the clock.
 
 local call = redis.call
-local pack, unpack_bytes = struct.pack, struct.unpack
+local pack, unpack_bytes, byte = struct.pack, struct.unpack, string.byte
 local STATE = '>BBI6I6I7I7I6I7I6I6'
 local HEAD = '>BI7I6I6'
-local OPTIONS = '>BBBBI2I7I7I6I4'
 
 local mode, viewed, epoch, generation, max_entries, max_bytes, step, changes =
   unpack_bytes('>BBI6I6I7I7BI2', ARGV[1])
@@ -30,6 +29,7 @@ local n = (#ARGV - 1) / 2
 local state = call('GET', KEYS[1])
 local ep, gen, seq, bytes, entries, orphaned, mark, due = 0, 0, 0, 0, 0, 0, 0, 0
 if state then
+  if #state ~= 53 then return redis.error_reply('CORRUPT the state of a space') end
   local format, removed
   format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due = unpack_bytes(STATE, state)
   if format ~= 1 then return redis.error_reply('CORRUPT the state of a space') end
@@ -46,7 +46,7 @@ for i = 1, n do
   local key = KEYS[i + 3]
   local head = call('GETRANGE', key, 0, 19)
   if head ~= '' then
-    if #head ~= 20 or string.byte(head) ~= 1 then
+    if #head ~= 20 or byte(head) ~= 1 then
       return redis.error_reply('CORRUPT the head of a record')
     end
     sizes[key] = call('STRLEN', key)
@@ -90,15 +90,17 @@ local function save()
   call('SET', KEYS[1], pack(STATE, 1, 0, ep, gen, seq, bytes, entries, orphaned, mark, due))
 end
 
--- Usage may turn out lower: the caller reaps on and comes again.
-local function again()
+local before_seq, before_entries, before_bytes = seq, entries, bytes
+-- Nothing of the batch is written; what was reaped is.
+local function refuse(answer)
+  seq, entries, bytes = before_seq, before_entries, before_bytes
   if dirty then save() end
-  return 'M'
+  return answer
 end
 
-if mode == 1 and unreaped then return again() end
+-- 'M': usage may turn out lower; the caller reaps on and comes again.
+if mode == 1 and unreaped then return refuse('M') end
 
-local before_seq, before_entries, before_bytes = seq, entries, bytes
 local more_entries, more_bytes
 local function count(stop, e, b)
   entries = entries + e
@@ -125,29 +127,30 @@ end
 -- Decide. `operations[i]` is the record's new head, '' to remove it, or nil.
 local outcomes, operations, ends = {}, {}, {}
 for i = 1, n do
-  local action, check, metered, _, _, version, floor, ttl, path =
-    unpack_bytes(OPTIONS, ARGV[2 * i])
+  local options = ARGV[2 * i]
+  local action, check, metered, hides = byte(options, 1, 4)
+  local ttl, path = unpack_bytes('>I6I4', options, 8)
   local key = KEYS[i + 3]
   local head = heads[key]
   local found, expire, stop, size = 0, 0, 0, 0
   local counted = false
   if head ~= '' then
-    _, found, expire, stop = unpack_bytes(HEAD, head)
+    found, expire, stop = unpack_bytes('>I7I6I6', head, 2)
     if expire > 0 then
       if not now then clock() end
       if expire <= now then found = 0 end
     end
-    if found <= floor then found = 0 end
+    if hides == 1 and found <= unpack_bytes('>I7', options, 25) then found = 0 end
     if metered == 1 then
       size = sizes[key] + path
       counted = stop == 0 or stop > mark
     end
   end
 
-  if (check == 1 and found > 0) or (check == 2 and found == 0) or (check == 3 and (found == 0 or found ~= version)) then
+  if (check == 1 and found > 0) or (check == 2 and found == 0)
+    or (check == 3 and (found == 0 or found ~= unpack_bytes('>I7', options, 18))) then
     if mode == 0 then
-      if dirty then save() end
-      return 'C' .. pack('>I4I7', i - 1, found)
+      return refuse('C' .. pack('>I4I7', i - 1, found))
     end
     outcomes[i] = pack('>BBI7I6', 1, 0, found, 0)
   elseif action == 1 or (action == 2 and found > 0) then
@@ -181,11 +184,11 @@ for i = 1, n do
       -- Take it back: this write alone is refused, and leaves no trace.
       if metered == 1 then count(stop, -1, -length - path) end
       if counted then
-        local _, _, _, old_stop = unpack_bytes(HEAD, head)
+        local old_stop = unpack_bytes('>I6', head, 15)
         count(old_stop, 1, size)
       end
       seq = seq - 1
-      outcomes[i] = pack('>BBI7I6', 2, string.byte(refused), select(2, unpack_bytes('>BI7', refused)), 0)
+      outcomes[i] = pack('>BBI7I6', 2, byte(refused), select(2, unpack_bytes('>BI7', refused)), 0)
     else
       local new_head = pack(HEAD, 1, new_version, expire, stop)
       heads[key], sizes[key] = new_head, length
@@ -205,12 +208,7 @@ end
 
 if mode == 0 then
   local refused = passed(before_entries, before_bytes)
-  if refused then
-    if unreaped then return again() end
-    entries, bytes, seq = before_entries, before_bytes, before_seq
-    if dirty then save() end
-    return refused
-  end
+  if refused then return refuse(unreaped and 'M' or refused) end
 end
 
 -- Write.
@@ -220,17 +218,24 @@ for i = 1, n do
   if operation then
     dirty = true
     local key = KEYS[i + 3]
-    local action, _, _, told_mark, index, _, _, _, path = unpack_bytes(OPTIONS, ARGV[2 * i])
+    local options = ARGV[2 * i]
+    local action = byte(options)
+    local told_mark, index_high, index_low = byte(options, 5, 7)
+    local index = index_high * 256 + index_low
+    local path
+    if index > 0 or told_mark > 0 then
+      path = string.sub(key, -unpack_bytes('>I4', options, 14))
+    end
     if operation == '' then
       call('DEL', key)
-      if index > 0 then call('ZREM', KEYS[index], string.sub(key, -path)) end
+      if index > 0 then call('ZREM', KEYS[index], path) end
     elseif action == 1 then
       if ends[i] > 0 then
         call('SET', key, operation .. ARGV[2 * i + 1], 'PXAT', ends[i])
       else
         call('SET', key, operation .. ARGV[2 * i + 1])
       end
-      if index > 0 then call('ZADD', KEYS[index], 0, string.sub(key, -path)) end
+      if index > 0 then call('ZADD', KEYS[index], 0, path) end
     else
       call('SETRANGE', key, 0, operation)
       if ends[i] > 0 then call('PEXPIREAT', key, ends[i]) else call('PERSIST', key) end
@@ -238,7 +243,7 @@ for i = 1, n do
     if told_mark > 0 then
       told = told or {}
       told[#told + 1] = 'k'
-      told[#told + 1] = string.char(told_mark) .. string.sub(key, -path)
+      told[#told + 1] = string.char(told_mark) .. path
     end
   end
 end

@@ -1,18 +1,14 @@
-//! Connections that are made in the background and remade for ever, and whether
-//! they can be used now: a command is refused at once where it could only wait.
-//! It does not know what the commands mean.
+//! One connection that is made in the background and remade for ever, and whether
+//! it can be used now: a command is refused at once where it could only wait. It
+//! does not know of other connections, or what the commands mean.
 
 use std::{
     future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwapOption;
-use bytes::Bytes;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use fred::{
     clients::{Client, WithOptions},
     interfaces::{ClientLike, ClusterInterface, EventInterface},
@@ -21,12 +17,16 @@ use fred::{
         config::{Config, Options},
     },
 };
-use tokio::{sync::broadcast::error::RecvError, task::JoinHandle, time};
+use tokio::{
+    sync::{Notify, broadcast::error::RecvError},
+    task::JoinHandle,
+    time,
+};
 
 use super::{
     Settings, address,
     fault::{self, Fault},
-    script::Script,
+    reply,
     server::{Server, Shared},
 };
 use crate::store::{Error, Result};
@@ -56,6 +56,8 @@ impl<T> Drop for Task<T> {
 struct Health {
     down: ArcSwapOption<Error>,
     run_id: ArcSwapOption<String>,
+    /// Told when the connection is to be given up.
+    renew: Notify,
 }
 
 impl Health {
@@ -68,9 +70,34 @@ impl Health {
     }
 }
 
+/// How the driver's clients are made; each is given up as a whole.
+struct Maker {
+    config: Config,
+    settings: Settings,
+}
+
+impl Maker {
+    /// A client that has not begun to connect.
+    fn client(&self) -> WithOptions<Client> {
+        let (performance, connection, policy) = address::behaviour(&self.settings);
+        let client = Client::new(
+            self.config.clone(),
+            Some(performance),
+            Some(connection),
+            Some(policy),
+        );
+        client.with_options(&Options {
+            max_attempts: Some(1),
+            timeout: Some(self.settings.command_timeout),
+            fail_fast: true,
+            ..Options::default()
+        })
+    }
+}
+
 /// One connection (in a Cluster, one to each primary).
 pub(super) struct Link {
-    client: WithOptions<Client>,
+    client: Arc<ArcSwap<WithOptions<Client>>>,
     health: Arc<Health>,
     supervisor: Task<()>,
 }
@@ -78,37 +105,33 @@ pub(super) struct Link {
 impl Link {
     /// Begins to connect. Must be called in a runtime.
     pub(super) fn open(config: &Config, settings: &Settings, shared: &Arc<Shared>) -> Self {
-        let (performance, connection, policy) = address::behaviour(settings);
-        let client = Client::new(
-            config.clone(),
-            Some(performance),
-            Some(connection),
-            Some(policy),
-        );
+        let maker = Maker {
+            config: config.clone(),
+            settings: settings.clone(),
+        };
+        let client = Arc::new(ArcSwap::from_pointee(maker.client()));
         let health = Arc::new(Health {
             down: ArcSwapOption::from_pointee(fault::unavailable("not connected yet")),
             run_id: ArcSwapOption::empty(),
-        });
-        let patient = client.with_options(&Options {
-            max_attempts: Some(1),
-            timeout: Some(settings.command_timeout),
-            ..Options::default()
-        });
-        let hasty = client.with_options(&Options {
-            fail_fast: true,
-            ..patient.options().clone()
+            renew: Notify::new(),
         });
         let supervisor = Task::spawn(supervise(
-            client,
-            patient,
+            maker,
+            Arc::clone(&client),
             Arc::clone(&health),
             Arc::clone(shared),
         ));
         Self {
-            client: hasty,
+            client,
             health,
             supervisor,
         }
+    }
+
+    /// Gives the connection up and makes another: the peer takes what is sent, and
+    /// answers nothing.
+    pub(super) fn renew(&self) {
+        self.health.renew.notify_one();
     }
 
     /// Why it cannot be used now.
@@ -135,28 +158,27 @@ impl Link {
         hash: ClusterHash,
         args: Vec<Value>,
     ) -> std::result::Result<Resp3Frame, Fault> {
-        send(&self.client, name, hash, args).await
+        send(&self.client.load_full(), name, hash, args).await
     }
 
     /// Sends a command that may wait at the server for so long.
     pub(super) async fn send_blocking(
         &self,
         name: &'static str,
+        hash: ClusterHash,
         args: Vec<Value>,
         wait: Duration,
     ) -> std::result::Result<Resp3Frame, Fault> {
-        let options = self.client.options();
+        let client = self.client.load_full();
+        let options = client.options();
         let timeout = options.timeout.map(|timeout| timeout + wait);
-        let client = self.client.with_options(&Options {
+        let client = client.with_options(&Options {
             timeout,
             ..options.clone()
         });
         read(
             client
-                .custom_raw(
-                    CustomCommand::new_static(name, ClusterHash::FirstKey, true),
-                    args,
-                )
+                .custom_raw(CustomCommand::new_static(name, hash, true), args)
                 .await,
         )
     }
@@ -164,10 +186,11 @@ impl Link {
     /// What a walk over the keys of a slot depends on: another text means that
     /// cursors mean nothing any more.
     pub(super) fn place(&self, hash: &ClusterHash) -> String {
+        let client = self.client.load();
         if let ClusterHash::Custom(slot) = hash
-            && self.client.is_clustered()
+            && client.is_clustered()
         {
-            let state = self.client.cached_cluster_state();
+            let state = client.cached_cluster_state();
             return state
                 .and_then(|state| state.get_server(*slot).map(ToString::to_string))
                 .unwrap_or_default();
@@ -185,8 +208,9 @@ impl Link {
         self.health
             .down
             .store(Some(Arc::new(fault::unavailable("closed"))));
-        if self.client.is_connected() {
-            let _ = time::timeout(within, self.client.quit()).await;
+        let client = self.client.load_full();
+        if client.is_connected() {
+            let _ = time::timeout(within, client.quit()).await;
         }
         self.supervisor.stop();
     }
@@ -220,12 +244,18 @@ fn read(
 
 /// Keeps a connection, and says whether it can be used.
 async fn supervise(
-    client: Client,
-    patient: WithOptions<Client>,
+    maker: Maker,
+    current: Arc<ArcSwap<WithOptions<Client>>>,
     health: Arc<Health>,
     shared: Arc<Shared>,
 ) {
     loop {
+        let client = current.load_full();
+        // Its commands wait for the driver to be done with connecting.
+        let patient = client.with_options(&Options {
+            fail_fast: false,
+            ..client.options().clone()
+        });
         let mut errors = client.error_rx();
         let mut connects = client.reconnect_rx();
         let mut router = Task(client.connect());
@@ -238,6 +268,11 @@ async fn supervise(
                     if let Ok(Err(error)) = ended {
                         health.set_down(fault::connection(&error, true));
                     }
+                    time::sleep(Duration::from_millis(200)).await;
+                    break;
+                }
+                () = health.renew.notified() => {
+                    health.set_down(fault::unavailable("the connection gave no answers"));
                     break;
                 }
                 error = errors.recv() => match error {
@@ -248,7 +283,10 @@ async fn supervise(
                     Err(RecvError::Lagged(_)) => false,
                     Err(RecvError::Closed) => break,
                 },
-                connect = connects.recv() => !matches!(connect, Err(RecvError::Closed)),
+                connect = connects.recv() => match connect {
+                    Ok(_) | Err(RecvError::Lagged(_)) => true,
+                    Err(RecvError::Closed) => break,
+                },
                 () = time::sleep(Duration::from_millis(50)), if is_down => client.is_connected(),
             };
             if verify {
@@ -264,7 +302,8 @@ async fn supervise(
                 }
             }
         }
-        time::sleep(Duration::from_millis(200)).await;
+        drop(router);
+        current.store(Arc::new(maker.client()));
     }
 }
 
@@ -274,7 +313,10 @@ async fn welcome(client: &WithOptions<Client>, shared: &Shared) -> Result<Server
     let info = send(client, "INFO", ClusterHash::Random, Vec::new())
         .await
         .map_err(Fault::of_read)?;
-    let server = Server::read(&text(&info).unwrap_or_default(), client.is_clustered())?;
+    let server = Server::read(
+        &reply::text(&info).unwrap_or_default(),
+        client.is_clustered(),
+    )?;
     shared
         .ask_time(send(client, "TIME", ClusterHash::Random, Vec::new()))
         .await
@@ -289,170 +331,9 @@ async fn welcome(client: &WithOptions<Client>, shared: &Shared) -> Result<Server
         let digest = send(client, "SCRIPT", ClusterHash::Random, args)
             .await
             .map_err(Fault::of_read)?;
-        script.loaded(bulk(digest).ok_or_else(|| fault::unavailable("it does not keep scripts"))?);
+        script.loaded(
+            reply::bulk(digest).ok_or_else(|| fault::unavailable("it does not keep scripts"))?,
+        );
     }
     Ok(server)
-}
-
-/// Several connections, used in turn.
-pub(super) struct Pool {
-    links: Vec<Link>,
-    next: AtomicUsize,
-    shared: Arc<Shared>,
-    /// How long a command that meets a moving slot is repeated.
-    patience: Duration,
-}
-
-impl Pool {
-    pub(super) fn open(config: &Config, settings: &Settings, shared: &Arc<Shared>) -> Self {
-        Self {
-            links: (0..settings.pool_size.max(1))
-                .map(|_| Link::open(config, settings, shared))
-                .collect(),
-            next: AtomicUsize::new(0),
-            shared: Arc::clone(shared),
-            patience: settings.command_timeout,
-        }
-    }
-
-    /// A connection that can be used, or why there is none.
-    pub(super) fn link(&self) -> Result<&Link> {
-        let mut down = None;
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        for link in self
-            .links
-            .iter()
-            .cycle()
-            .skip(first % self.links.len())
-            .take(self.links.len())
-        {
-            match link.down() {
-                None => return Ok(link),
-                Some(error) => down = down.or(Some(error)),
-            }
-        }
-        Err(down.unwrap_or_else(|| fault::unavailable("not connected")))
-    }
-
-    /// Runs a command. `args` are all that follow its name.
-    pub(super) async fn command(
-        &self,
-        name: &'static str,
-        hash: ClusterHash,
-        args: &[Bytes],
-    ) -> std::result::Result<Resp3Frame, Fault> {
-        let until = Instant::now() + self.patience;
-        loop {
-            match self
-                .once(
-                    name,
-                    hash.clone(),
-                    args.iter().cloned().map(Value::Bytes).collect(),
-                )
-                .await
-            {
-                Err(Fault::Moving) if Instant::now() < until => {
-                    let [jitter] = crate::random::bytes();
-                    time::sleep(Duration::from_millis(5 + u64::from(jitter % 16))).await;
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    async fn once(
-        &self,
-        name: &'static str,
-        hash: ClusterHash,
-        args: Vec<Value>,
-    ) -> std::result::Result<Resp3Frame, Fault> {
-        let breaker = &self.shared.breaker;
-        breaker.check().map_err(Fault::NotRun)?;
-        let answer = self
-            .link()
-            .map_err(Fault::NotRun)?
-            .send(name, hash, args)
-            .await;
-        match &answer {
-            Err(Fault::Timeout) => breaker.timed_out(),
-            Ok(_) => breaker.answered(),
-            Err(_) => {}
-        }
-        answer
-    }
-
-    /// Runs a script. A server that does not have it is given it.
-    pub(super) async fn script(
-        &self,
-        script: &Script,
-        keys: Vec<Bytes>,
-        args: impl IntoIterator<Item = Bytes>,
-    ) -> std::result::Result<Resp3Frame, Fault> {
-        let digest = script.digest();
-        let known = digest.is_some();
-        let mut all = Vec::with_capacity(2 * keys.len() + 4);
-        all.push(digest.unwrap_or_else(|| script.text()));
-        all.push(Bytes::from(keys.len().to_string()));
-        all.extend(keys);
-        all.extend(args);
-        // The first key tells the slot.
-        let hash = ClusterHash::Offset(2);
-        if known {
-            match self.command("EVALSHA", hash.clone(), &all).await {
-                Err(Fault::NoScript) => {}
-                answer => return answer,
-            }
-            if let Some(first) = all.first_mut() {
-                *first = script.text();
-            }
-        }
-        self.command("EVAL", hash, &all).await
-    }
-
-    /// Asks the server for its time, on any connection that can be used.
-    pub(super) async fn time(&self, within: Duration) -> std::result::Result<(), Fault> {
-        let link = self.link().map_err(Fault::NotRun)?;
-        let asked = self
-            .shared
-            .ask_time(link.send("TIME", ClusterHash::Random, Vec::new()));
-        time::timeout(within, asked)
-            .await
-            .unwrap_or(Err(Fault::Timeout))
-    }
-
-    pub(super) async fn close(&self, within: Duration) {
-        futures::future::join_all(self.links.iter().map(|link| link.close(within))).await;
-    }
-}
-
-/// The bytes of a string answer.
-pub(super) fn bulk(frame: Resp3Frame) -> Option<Bytes> {
-    match frame {
-        Resp3Frame::BlobString { data, .. }
-        | Resp3Frame::SimpleString { data, .. }
-        | Resp3Frame::VerbatimString { data, .. } => Some(data),
-        _ => None,
-    }
-}
-
-/// The text of a string answer.
-pub(super) fn text(frame: &Resp3Frame) -> Option<String> {
-    bulk(frame.clone()).map(|data| String::from_utf8_lossy(&data).into_owned())
-}
-
-/// The number of a number answer.
-pub(super) fn number(frame: &Resp3Frame) -> Option<i64> {
-    match frame {
-        Resp3Frame::Number { data, .. } => Some(*data),
-        _ => None,
-    }
-}
-
-/// The items of an array answer; an error where it is none.
-pub(super) fn array(frame: Resp3Frame) -> Result<Vec<Resp3Frame>> {
-    match frame {
-        Resp3Frame::Array { data, .. } => Ok(data),
-        Resp3Frame::Null => Ok(Vec::new()),
-        _ => Err(fault::corrupt("an answer has another shape than expected")),
-    }
 }

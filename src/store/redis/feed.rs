@@ -8,9 +8,9 @@ use fred::types::{ClusterHash, Resp3Frame, Value};
 
 use super::{
     Redis,
-    connection::{self, Link},
+    connection::Link,
     fault::{self, Fault},
-    keys, wire,
+    keys, reply, wire,
 };
 use crate::store::{Changes, Key, Position, Result};
 
@@ -113,9 +113,7 @@ impl Reader<'_> {
 
     /// The store's identity, if it has one.
     async fn identity(&self) -> Result<Option<Bytes>> {
-        Ok(connection::bulk(
-            self.send("GET", &[keys::identity()]).await?,
-        ))
+        Ok(reply::bulk(self.send("GET", &[keys::identity()]).await?))
     }
 
     /// The place behind all that has happened; gives the store an identity if it
@@ -141,9 +139,9 @@ impl Reader<'_> {
             edge("COUNT"),
             edge("1"),
         ];
-        let newest = connection::array(self.send("XREVRANGE", &newest).await?)?;
+        let newest = reply::array(self.send("XREVRANGE", &newest).await?)?;
         let id = match newest.into_iter().next() {
-            Some(entry) => connection::array(entry)?.first().and_then(connection::text),
+            Some(entry) => reply::array(entry)?.first().and_then(reply::text),
             None => None,
         };
         let id = id.unwrap_or_else(|| BEGINNING.to_owned());
@@ -154,6 +152,7 @@ impl Reader<'_> {
 
     /// The changes after a place, waited for, and the place of the last.
     async fn after(&self, id: &str) -> Result<(Vec<Key>, Option<String>)> {
+        let hash = ClusterHash::from(&keys::changes()[..]);
         let wait = WAIT.as_millis().to_string();
         let count = COUNT.to_string();
         let args = ["COUNT", &count, "BLOCK", &wait, "STREAMS"];
@@ -162,35 +161,32 @@ impl Reader<'_> {
         all.push(Value::from(id));
         let answer = self
             .link
-            .send_blocking("XREAD", all, WAIT)
+            .send_blocking("XREAD", hash, all, WAIT)
             .await
             .map_err(Fault::of_read)?;
         // One stream was asked for: a map of it, or nothing.
         let entries = match answer {
             Resp3Frame::Map { data, .. } => data.into_values().next(),
             Resp3Frame::Array { data, .. } => match data.into_iter().next() {
-                Some(stream) => connection::array(stream)?.into_iter().nth(1),
+                Some(stream) => reply::array(stream)?.into_iter().nth(1),
                 None => None,
             },
             _ => None,
         };
-        let entries = entries
-            .map(connection::array)
-            .transpose()?
-            .unwrap_or_default();
+        let entries = entries.map(reply::array).transpose()?.unwrap_or_default();
         let (mut found, mut last) = (Vec::new(), None);
         for entry in entries {
-            let mut entry = connection::array(entry)?.into_iter();
-            last = entry.next().and_then(|id| connection::text(&id)).or(last);
+            let mut entry = reply::array(entry)?.into_iter();
+            last = entry.next().and_then(|id| reply::text(&id)).or(last);
             let fields = entry
                 .next()
-                .map(connection::array)
+                .map(reply::array)
                 .transpose()?
                 .unwrap_or_default();
             // Fields come in pairs of a name, which is always the same, and a key.
             let names = fields.into_iter().skip(1).step_by(2);
             let names = names
-                .filter_map(connection::bulk)
+                .filter_map(reply::bulk)
                 .filter_map(|field| wire::change(&field));
             found.extend(names.map(|(table, path)| Key { table, path }));
         }
@@ -201,12 +197,12 @@ impl Reader<'_> {
     async fn keeps(&self, id: &str) -> Result<bool> {
         if id == BEGINNING {
             let length = self.send("XLEN", &[keys::changes()]).await?;
-            return Ok(connection::number(&length).unwrap_or(UNCUT) < UNCUT);
+            return Ok(reply::number(&length).unwrap_or(UNCUT) < UNCUT);
         }
         let id = Bytes::copy_from_slice(id.as_bytes());
         let found = self
             .send("XRANGE", &[keys::changes(), id.clone(), id])
             .await?;
-        Ok(!connection::array(found)?.is_empty())
+        Ok(!reply::array(found)?.is_empty())
     }
 }

@@ -16,6 +16,7 @@ local state = call('GET', KEYS[1])
 local gone = not state
 local format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due
 if state then
+  if #state ~= 53 then return redis.error_reply('CORRUPT the state of a space') end
   format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due = struct.unpack(STATE, state)
   if format ~= 1 then return redis.error_reply('CORRUPT the state of a space') end
   gone = removed == 1

@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 
 use super::{
     clock::Clock,
-    connection,
     fault::{self, Fault},
+    reply,
     script::Scripts,
 };
 use crate::store::{Error, Result};
@@ -74,10 +74,10 @@ impl Shared {
         let asked = Instant::now();
         let answer = ask.await?;
         let answered = Instant::now();
-        let parts: Vec<i64> = connection::array(answer)
+        let parts: Vec<i64> = reply::array(answer)
             .map_err(Fault::NotRun)?
             .iter()
-            .filter_map(|part| connection::text(part)?.parse().ok())
+            .filter_map(|part| reply::text(part)?.parse().ok())
             .collect();
         if let [seconds, micros] = parts[..] {
             self.clock.sample(
@@ -184,15 +184,11 @@ impl Breaker {
 
     /// A command had no answer in time.
     pub(super) fn timed_out(&self) {
-        if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS {
-            self.open();
-        }
-    }
-
-    /// Opens it now.
-    pub(super) fn open(&self) {
-        self.timeouts.fetch_max(TIMEOUTS, Ordering::Relaxed);
-        if !self.open.swap(true, Ordering::Relaxed) {
+        let timeouts = self
+            .timeouts
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
+        if timeouts >= TIMEOUTS && !self.open.swap(true, Ordering::Relaxed) {
             tracing::warn!("store has stopped answering");
             self.opened.notify_one();
         }

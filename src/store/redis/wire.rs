@@ -188,7 +188,8 @@ pub(super) fn batch(batch: &Batch, basis: Basis, way: Way, changes: usize) -> By
     out.freeze()
 }
 
-/// The script's argument that describes a write; its value is the next one.
+/// The script's argument that describes a write; its value is the next one. What
+/// every write needs comes first, in bytes that are cheap to read.
 /// `index` is the place of the index among the keys, 0 for none.
 pub(super) fn write(out: &mut BytesMut, write: &Write, index: usize, announced: bool) {
     let Write {
@@ -209,25 +210,24 @@ pub(super) fn write(out: &mut BytesMut, write: &Write, index: usize, announced: 
         Check::Present => (2, 0),
         Check::Version(version) => (3, version),
     };
+    let ttl_ms = match expiry {
+        Expiry::Never => 0,
+        Expiry::AfterMs(ttl_ms) => ttl_ms.clamp(1, MAX_EXPIRE_MS),
+    };
     out.put_u8(action);
     out.put_u8(check);
     out.put_u8(key.table.metered().into());
+    out.put_u8((*floor > 0).into());
     out.put_u8(if announced { mark(key.table) } else { 0 });
     out.put_uint(index as u64, 2);
+    out.put_uint(ttl_ms, 6);
+    out.put_uint(key.path.len() as u64, 4);
     out.put_uint(version.min(EXACT), 7);
     out.put_uint((*floor).min(EXACT), 7);
-    out.put_uint(
-        match expiry {
-            Expiry::Never => 0,
-            Expiry::AfterMs(ttl) => ttl.clamp(1, MAX_EXPIRE_MS),
-        },
-        6,
-    );
-    out.put_uint(key.path.len() as u64, 4);
 }
 
 /// Bytes that [`write`] puts.
-pub(super) const WRITE_BYTES: usize = 30;
+pub(super) const WRITE_BYTES: usize = 31;
 
 /// A table's mark as one byte.
 fn mark(table: Table) -> u8 {

@@ -1,0 +1,131 @@
+//! Commits: a batch becomes the arguments of commit.lua. It does not know what
+//! the script answers; wire.rs reads that.
+
+use std::collections::HashSet;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    Redis,
+    fault::Fault,
+    keys, reply,
+    wire::{self, Basis, State, Way},
+};
+use crate::store::{Action, Batch, Error, Expiry, Key, Mode, Result, Space, Table, Write};
+
+/// Writes of one batch, at most; a script is not to run for long.
+const MAX_WRITES: usize = 4096;
+
+impl Redis {
+    /// Runs the commit script once.
+    pub(super) async fn run(
+        &self,
+        space: &Space,
+        batch: &Batch,
+        basis: Basis,
+        way: Way,
+    ) -> std::result::Result<Bytes, Fault> {
+        let mut all = vec![
+            keys::state(space),
+            keys::bucket_ends(space),
+            keys::bucket_sums(space),
+        ];
+        let generation = basis.generation();
+        all.extend(
+            batch
+                .writes
+                .iter()
+                .map(|write| keys::record(space, generation, &write.key)),
+        );
+        let mut indexes = [(Table::Tenant, 0), (Table::ApiKey, 0), (Table::Job, 0)];
+        let mut changes = 0;
+        let heard = *space == Space::registry();
+        let mut options = BytesMut::with_capacity(wire::WRITE_BYTES * batch.writes.len());
+        let mut puts = false;
+        for write in &batch.writes {
+            let table = write.key.table;
+            let announced = heard && table.announced();
+            if announced && changes == 0 {
+                all.push(keys::changes());
+                changes = all.len();
+            }
+            let mut index = 0;
+            if let Some((_, known)) = indexes.iter_mut().find(|(indexed, _)| *indexed == table) {
+                if *known == 0 {
+                    all.push(keys::index(space, table));
+                    *known = all.len();
+                }
+                index = *known;
+            }
+            puts |= matches!(write.action, Action::Put { .. });
+            wire::write(&mut options, write, index, announced);
+        }
+        let mut args = Vec::with_capacity(1 + 2 * batch.writes.len());
+        args.push(wire::batch(batch, basis, way, changes));
+        let mut options = options.freeze();
+        for write in &batch.writes {
+            args.push(options.split_to(wire::WRITE_BYTES));
+            args.push(match &write.action {
+                Action::Put { value, .. } => value.clone(),
+                _ => Bytes::new(),
+            });
+        }
+        // What needs no memory goes on at maxmemory.
+        let scripts = &self.shared.scripts;
+        let script = if puts {
+            &scripts.commit
+        } else {
+            &scripts.release
+        };
+        let answer = self.pool.script(script, all, args).await?;
+        reply::bulk(answer).ok_or_else(|| Fault::Lost("the commit script answered no text".into()))
+    }
+
+    /// Uncounts all that has ended, and tells the state then.
+    pub(super) async fn reap(&self, space: &Space) -> Result<State> {
+        loop {
+            let answer = self
+                .run(space, &Batch::default(), Basis::Any, Way::Reap)
+                .await
+                .map_err(Fault::of_read)?;
+            let (state, more) = wire::reaped(&answer)?;
+            if !more {
+                return Ok(state);
+            }
+        }
+    }
+}
+
+/// Breaks of the port's contract that would break the counters.
+pub(super) fn check(batch: &Batch) -> Result<()> {
+    let misuse = |words: String| Err(Error::Misuse(words));
+    if batch.writes.len() > MAX_WRITES {
+        return misuse(format!(
+            "{} writes in a batch; at most {MAX_WRITES}",
+            batch.writes.len()
+        ));
+    }
+    let mut seen = HashSet::new();
+    for Write {
+        key: Key { table, path },
+        action,
+        ..
+    } in &batch.writes
+    {
+        if let Action::Put {
+            expiry: Expiry::AfterMs(0),
+            ..
+        }
+        | Action::Touch(Expiry::AfterMs(0)) = action
+        {
+            return misuse("an expiry after no time; at least 1 ms".into());
+        }
+        if path.is_empty() {
+            return misuse("a key without a path".into());
+        }
+        if batch.mode == Mode::Whole && batch.writes.len() > 1 && !seen.insert((table, path)) {
+            return misuse("a key is written twice in one batch".into());
+        }
+    }
+    Ok(())
+}
