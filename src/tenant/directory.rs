@@ -353,6 +353,14 @@ mod tests {
     }
 
     #[test]
+    fn what_changed_is_in_force_within_a_second() {
+        assert!(
+            FRESH < Duration::from_secs(1),
+            "the contract promises a second"
+        );
+    }
+
+    #[test]
     fn nothing_is_remembered_while_the_feed_is_not_proven() {
         let directory = Directory::new(Duration::from_secs(60));
         let token = directory.token(Table::ApiKey, "k");

@@ -1,0 +1,4 @@
+//! Every RPC end to end, over a real socket. It does not know how the domain
+//! reaches its answers.
+
+mod tenant;
