@@ -105,9 +105,16 @@ impl Cache {
         }
     }
 
-    /// A snapshot of now.
+    /// A snapshot of now. A space that was written before and is as new now has
+    /// lost its records; whether the tenant itself was lost with them, the
+    /// registry tells, so that no write brings back what is gone.
     pub(super) async fn reload(&self, tenancy: &Tenancy) -> Result<Arc<Snapshot>> {
         let (view, _, floors) = self.floors(&tenancy.space).await?;
+        let before = self.snapshots.0.get(&tenancy.incarnation);
+        if view.epoch == 0 && before.is_some_and(|before| before.view.epoch > 0) {
+            tracing::warn!(tenant_id = &*tenancy.tenant_id, "the tenant's records are gone");
+            tenancy.confirm(&self.store).await?;
+        }
         Ok(self.keep(tenancy, view, Arc::new(floors)))
     }
 

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::Grant;
+use super::{Grant, record};
 use crate::{
     error::{Error, Result},
-    store::{Incarnation, Limits, Space},
+    store::{Handle, Incarnation, Limits, Space},
 };
 
 /// What a call on a tenant's data does.
@@ -37,6 +37,22 @@ pub struct Tenancy {
 }
 
 impl Tenancy {
+    /// Asks the registry whether this life of the tenant is still there; for
+    /// whoever has reason to think that the store has lost it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where it is not; the store's.
+    pub async fn confirm(&self, store: &Handle) -> Result<()> {
+        let key = record::tenant_key(&self.tenant_id);
+        let read = store.read(&Space::registry(), 0, &[key]).await?;
+        if let Some(found) = read.records.into_iter().next().flatten()
+            && record::decode::<record::Tenant>(&found.value)?.incarnation == self.incarnation
+        {
+            return Ok(());
+        }
+        Err(Error::no_tenant(&*self.tenant_id))
+    }
+
     /// Whether the caller reaches into this namespace, if only to some of its keys.
     ///
     /// # Errors
