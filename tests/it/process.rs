@@ -9,4 +9,5 @@ mod permissions;
 mod port_calls;
 mod replicas;
 mod start;
+mod emptied;
 mod surface;
