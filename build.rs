@@ -51,11 +51,17 @@ fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
         for method in service.methods() {
             let permission = match option(&method, "permission")? {
                 Value::String(permission) => permission,
-                other => return Err(format!("{}: permission is {other:?}", method.full_name()).into()),
+                other => {
+                    return Err(format!("{}: permission is {other:?}", method.full_name()).into());
+                }
             };
             let audited = option(&method, "audited")?;
             let audited = audited.as_bool().ok_or("audited is a bool")?;
-            let options = method.method_descriptor_proto().options.clone().unwrap_or_default();
+            let options = method
+                .method_descriptor_proto()
+                .options
+                .clone()
+                .unwrap_or_default();
             if options.idempotency_level.is_none() {
                 return Err(format!("{} has no idempotency_level", method.full_name()).into());
             }

@@ -170,7 +170,10 @@ pub struct Violation {
 impl Violation {
     /// A violation of one field.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
-        Self { field: field.into(), description: description.into() }
+        Self {
+            field: field.into(),
+            description: description.into(),
+        }
     }
 }
 
@@ -201,12 +204,18 @@ impl Error {
 
     /// There is no such tenant.
     pub fn no_tenant(tenant_id: impl Into<String>) -> Self {
-        Self::NotFound { kind: Kind::Tenant, name: tenant_id.into() }
+        Self::NotFound {
+            kind: Kind::Tenant,
+            name: tenant_id.into(),
+        }
     }
 
     /// There is no such API key.
     pub fn no_api_key(key_id: impl Into<String>) -> Self {
-        Self::NotFound { kind: Kind::ApiKey, name: key_id.into() }
+        Self::NotFound {
+            kind: Kind::ApiKey,
+            name: key_id.into(),
+        }
     }
 }
 
@@ -247,7 +256,11 @@ impl Violations {
 
     /// The error, if there is any violation.
     pub fn check(self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(Error::Invalid(self.0)) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Invalid(self.0))
+        }
     }
 }
 

@@ -27,7 +27,13 @@ pub mod error;
 pub mod random;
 
 /// The messages, servers and clients generated from `proto/`.
-#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::indexing_slicing, unreachable_pub)]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    unreachable_pub
+)]
 pub mod proto {
     /// `riptide.persistence.v1`.
     pub mod v1 {

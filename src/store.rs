@@ -82,7 +82,13 @@ pub trait Store: Send + Sync + 'static {
     /// Removes records that can no longer be reached, a bounded number a call
     /// (about `limit` are looked at); pass [`Reclaimed::next`] to go on. May be
     /// repeated and run by several replicas: a record is uncounted once.
-    async fn reclaim(&self, space: &Space, what: Reclaim, after: Option<Cursor>, limit: usize) -> Result<Reclaimed>;
+    async fn reclaim(
+        &self,
+        space: &Space,
+        what: Reclaim,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Reclaimed>;
 
     /// Waits up to 250 ms for commits to announced tables after `position`, and
     /// returns them in order. [`Changes::lost`] means that some may be missing:

@@ -112,7 +112,10 @@ impl Cache {
         let (view, _, floors) = self.floors(&tenancy.space).await?;
         let before = self.snapshots.0.get(&tenancy.incarnation);
         if view.epoch == 0 && before.is_some_and(|before| before.view.epoch > 0) {
-            tracing::warn!(tenant_id = &*tenancy.tenant_id, "the tenant's records are gone");
+            tracing::warn!(
+                tenant_id = &*tenancy.tenant_id,
+                "the tenant's records are gone"
+            );
             tenancy.confirm(&self.store).await?;
         }
         Ok(self.keep(tenancy, view, Arc::new(floors)))

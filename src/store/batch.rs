@@ -25,7 +25,10 @@ pub struct Batch {
 impl Batch {
     /// A batch of these writes, all or nothing, whatever the view.
     pub fn of(writes: impl IntoIterator<Item = Write>) -> Self {
-        Self { writes: writes.into_iter().collect(), ..Self::default() }
+        Self {
+            writes: writes.into_iter().collect(),
+            ..Self::default()
+        }
     }
 }
 
@@ -57,7 +60,14 @@ pub struct Write {
 impl Write {
     /// Puts a record that never expires, whatever was there.
     pub fn put(key: Key, value: impl Into<Bytes>) -> Self {
-        Self::new(key, Check::Any, Action::Put { value: value.into(), expiry: Expiry::Never })
+        Self::new(
+            key,
+            Check::Any,
+            Action::Put {
+                value: value.into(),
+                expiry: Expiry::Never,
+            },
+        )
     }
 
     /// Removes a record, if it is there.
@@ -72,7 +82,12 @@ impl Write {
 
     /// A write that hides nothing.
     pub fn new(key: Key, check: Check, action: Action) -> Self {
-        Self { key, check, action, floor: 0 }
+        Self {
+            key,
+            check,
+            action,
+            floor: 0,
+        }
     }
 
     /// The same write under a condition.

@@ -147,7 +147,10 @@ pub struct Key {
 impl Key {
     /// A key from a table and a path.
     pub fn new(table: Table, path: impl Into<Bytes>) -> Self {
-        Self { table, path: path.into() }
+        Self {
+            table,
+            path: path.into(),
+        }
     }
 
     /// The key of a cache entry. A namespace has no colon, so the path is

@@ -19,5 +19,5 @@ mod rpc;
 mod sdk;
 mod server;
 mod store;
-mod tidy;
 mod tenant;
+mod tidy;

@@ -2,6 +2,7 @@
 //! not know the services' own rules.
 
 mod drain;
+mod emptied;
 mod health;
 mod hostile;
 mod limits;
@@ -9,5 +10,4 @@ mod permissions;
 mod port_calls;
 mod replicas;
 mod start;
-mod emptied;
 mod surface;

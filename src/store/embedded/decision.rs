@@ -214,7 +214,8 @@ impl Attempt {
             Some(known) => *known,
             None => stored(&suffix)?,
         };
-        let alive = before.filter(|known| known.head.alive(self.now_ms) && known.head.version > write.floor);
+        let alive = before
+            .filter(|known| known.head.alive(self.now_ms) && known.head.version > write.floor);
         let found = alive.map(|known| known.head.version);
         let holds = match write.check {
             Check::Any => true,

@@ -152,7 +152,9 @@ async fn what_is_too_much_is_shed_but_health_answers() {
 
 /// A call whose message never ends, on a connection of its own.
 async fn open_call(server: &Server) -> impl Sized {
-    let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
     let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
     let call = http::Request::post("http://localhost/riptide.persistence.v1.CacheService/Get")
