@@ -23,7 +23,8 @@
 //! - Metered records (entries, tenants) are counted exactly: each counts
 //!   [`charge`] bytes and one entry from the commit that wrote it until the
 //!   commit that removed it, or until its expiry, rounded up to the end of its
-//!   bucket ([`bucket_ms`]). [`Store::audit`] proves it.
+//!   bucket ([`bucket_ms`]). [`Store::audit`] proves it. A space holds metered
+//!   records of one table.
 //! - Time is the store's clock ([`Store::now_ms`]), never a replica's.
 //! - Records of ordered tables are listed in the order of their paths' bytes,
 //!   stable under concurrent writes. [`Table::Entry`] is listed in no order: a

@@ -3,11 +3,14 @@
 
 mod clock;
 mod decision;
+#[cfg(test)]
+mod failing;
 mod fault;
 mod history;
 mod layout;
 mod ledger;
 mod opening;
+mod shelter;
 mod snapshot;
 mod writer;
 

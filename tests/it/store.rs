@@ -2,14 +2,19 @@
 //! stores.
 
 mod conformance;
+mod differential;
 mod durability;
 mod observed;
 mod redis_faults;
 mod redis_shapes;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use riptide_persistence::store::{Counters, Handle, Observed, embedded::Embedded};
+use riptide_persistence::store::{
+    Counters, Handle, Observed, Store,
+    embedded::Embedded,
+    redis::{Redis, Settings},
+};
 
 /// A store to test, and what must live as long.
 pub struct Stage {
@@ -57,6 +62,20 @@ pub async fn observed() -> Stage {
 
 pub async fn redis() -> Stage {
     let server = crate::redis::Redis::start();
-    let store = redis_faults::connected(&server.url()).await;
-    Stage::new(store, server)
+    Stage::new(patient(&server.url()).await, server)
+}
+
+/// Redis with time for large values on a busy machine.
+pub async fn patient(url: &str) -> Redis {
+    let store = Redis::connect(&Settings {
+        url: url.to_owned().into(),
+        pool_size: 2,
+        command_timeout: Duration::from_secs(20),
+        connect_timeout: Duration::from_secs(20),
+    })
+    .unwrap();
+    while store.ping().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    store
 }

@@ -130,10 +130,10 @@ pub(super) fn decide(
         ..
     } = attempt;
     let usage = state.usage();
-    state.epoch = state.epoch.max(1);
     if let Some(step) = batch.step {
         take(&mut state, step, now_ms);
     }
+    state.epoch = state.epoch.max(1);
     let usage = if batch.step.is_some() {
         usage
     } else {

@@ -3,11 +3,12 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use redb::{
-    Builder, Database, DatabaseError, Durability, ReadableDatabase, backends::InMemoryBackend,
+    Builder, Database, DatabaseError, Durability, ReadableDatabase,
+    backends::{FileBackend, InMemoryBackend},
 };
 
 use super::{
@@ -18,6 +19,7 @@ use super::{
         SPACES,
     },
     ledger::Ledger,
+    shelter::Shelter,
 };
 
 /// The store's file in its folder.
@@ -30,8 +32,17 @@ const CACHE_BYTES: usize = 256 << 20;
 /// damaged from outside is found then.
 const CHECKED_BYTES: u64 = 32 << 20;
 
-/// How to open a database.
-pub(super) type Open = Box<dyn Fn() -> std::result::Result<Database, DatabaseError> + Send>;
+/// How to open a database: on its disk, or sheltered from it.
+pub(super) type Open = Box<dyn Fn(Disk) -> std::result::Result<Database, DatabaseError> + Send>;
+
+/// What becomes of writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Disk {
+    /// They go to the disk.
+    Written,
+    /// They stay in memory, over a disk that is only read.
+    Sheltered,
+}
 
 /// Where the database is, and how it is opened.
 pub(super) struct Opening {
@@ -54,8 +65,8 @@ impl Opening {
 
     /// In memory; gone when it is closed.
     pub(super) fn memory() -> Self {
-        Self::by(Box::new(|| {
-            builder().create_with_backend(InMemoryBackend::new())
+        Self::by(Box::new(|_| {
+            builder(0).create_with_backend(InMemoryBackend::new())
         }))
     }
 
@@ -70,12 +81,12 @@ impl Opening {
         File::open(folder)
             .and_then(|folder| folder.sync_all())
             .map_err(unusable)?;
-        Ok(Self::by(Box::new(move || file(&path))))
+        Ok(Self::by(Box::new(move |disk| file(&path, disk))))
     }
 
     /// Opens it for the first time in this process. `what` names it in errors.
     pub(super) fn first(&self, what: &str) -> std::result::Result<Opened, Error> {
-        let database = match contained(|| Ok((self.open)())) {
+        let database = match contained(|| Ok((self.open)(Disk::Written))) {
             Ok(Ok(database)) => database,
             Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
                 return Err(Error::Unusable(format!(
@@ -95,8 +106,8 @@ impl Opening {
     }
 
     /// Opens it again after a fault; with the number of its last commit.
-    pub(super) fn again(&self) -> Result<(Database, u64)> {
-        let database = (self.open)()?;
+    pub(super) fn again(&self, disk: Disk) -> Result<(Database, u64)> {
+        let database = (self.open)(disk)?;
         let transaction = database.begin_read()?;
         let number = transaction
             .open_table(META)?
@@ -106,17 +117,23 @@ impl Opening {
     }
 }
 
-fn builder() -> Builder {
+/// A file of so many bytes is opened so.
+fn builder(bytes: u64) -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
+    builder.set_check_integrity_on_open(bytes > 0 && bytes <= CHECKED_BYTES);
     builder
 }
 
-fn file(path: &PathBuf) -> std::result::Result<Database, DatabaseError> {
+fn file(path: &Path, disk: Disk) -> std::result::Result<Database, DatabaseError> {
     let bytes = fs::metadata(path)?.len();
-    builder()
-        .set_check_integrity_on_open(bytes > 0 && bytes <= CHECKED_BYTES)
-        .create(path)
+    match disk {
+        Disk::Written => builder(bytes).create(path),
+        Disk::Sheltered => {
+            let file = OpenOptions::new().read(true).write(true).open(path)?;
+            builder(bytes).create_with_backend(Shelter::over(FileBackend::new(file)?)?)
+        }
+    }
 }
 
 /// Makes the file where it is missing, for its owner alone.

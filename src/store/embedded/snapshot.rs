@@ -144,8 +144,14 @@ impl Snapshot {
 
     pub(super) fn usage(&self, space: &Space, now_ms: u64) -> Result<Usage> {
         let state = read_state(&self.spaces, space)?;
+        if state.gone_ms > 0 {
+            return Ok(Usage {
+                exact: true,
+                ..Usage::default()
+            });
+        }
         let mut usage = state.usage();
-        if state.gone_ms > 0 || state.due == 0 || state.due >= now_ms {
+        if state.due == 0 || state.due >= now_ms {
             return Ok(usage);
         }
         let prefix = layout::prefix(space);

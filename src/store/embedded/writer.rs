@@ -20,7 +20,7 @@ use super::{
     fault::{Fault, Result, contained},
     layout::{META_CLOCK, META_COMMIT},
     ledger::Ledger,
-    opening::Opening,
+    opening::{Disk, Opening},
     snapshot::Snapshot,
 };
 
@@ -45,7 +45,7 @@ const SWEEP_SPACES: usize = 256;
 const SWEEP_RECORDS: usize = 512;
 
 /// How long a failed disk is left alone before the next attempt.
-const REST: Duration = Duration::from_millis(100);
+const REST: Duration = Duration::from_millis(500);
 
 /// What is asked of the writer.
 pub(super) enum Work {
@@ -121,8 +121,6 @@ pub(super) struct Writer {
     tail_bytes: usize,
     /// Since when something waits to become durable.
     dirty: Option<Instant>,
-    /// Whether the database lacks what the tail holds.
-    behind: bool,
     /// Why the disk does not take writes at present, and since when.
     broken: Option<(Error, Instant)>,
     swept: Instant,
@@ -148,7 +146,6 @@ impl Writer {
             tail: Vec::new(),
             tail_bytes: 0,
             dirty: None,
-            behind: false,
             broken: None,
             swept: Instant::now(),
             sweep_after: None,
@@ -169,7 +166,9 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break None,
             }
-            if self.dirty.is_some_and(|since| since.elapsed() >= LINGER)
+            if self.broken.is_some() {
+                let _ = self.mend();
+            } else if self.dirty.is_some_and(|since| since.elapsed() >= LINGER)
                 || self.tail_bytes > LINGER_BYTES
             {
                 self.flush();
@@ -193,8 +192,10 @@ impl Writer {
     fn pause(&self) -> Duration {
         let sweep = SWEEP_EVERY.saturating_sub(self.swept.elapsed());
         match self.dirty {
-            Some(since) => sweep.min(LINGER.saturating_sub(since.elapsed())),
-            None => sweep,
+            Some(since) if self.broken.is_none() => {
+                sweep.min(LINGER.saturating_sub(since.elapsed()))
+            }
+            _ => sweep,
         }
     }
 
@@ -262,11 +263,12 @@ impl Writer {
                 } = *failed;
                 let error = Error::from(fault);
                 tracing::error!(%error, "the store's disk failed");
-                self.get_up(error.clone());
-                if number > 0 && !self.behind && self.number >= number {
-                    // It was on the disk after all.
+                let on_disk = self.get_up(error.clone());
+                if number > 0 && on_disk.is_some_and(|on_disk| on_disk >= number) {
+                    // It reached the file after all, but whether it stays there
+                    // the disk did not say.
                     self.shared.history.announce(announced);
-                    answers
+                    answers.into_iter().map(left_open).collect()
                 } else {
                     group.iter().map(|_| Err(error.clone())).collect()
                 }
@@ -443,54 +445,43 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the file again after the disk has failed, with everything that was
-    /// acknowledged. Until a write has reached the disk again, writes are refused.
-    fn get_up(&mut self, error: Error) {
+    /// Takes shelter after the disk has failed: reads go on from the file as it
+    /// is and from what was acknowledged, and writes are refused with `error`.
+    /// Tells the number of the last commit that the file holds.
+    fn get_up(&mut self, error: Error) -> Option<u64> {
         self.broken = Some((error, Instant::now()));
-        self.behind = true;
         self.database = None;
-        let number = match contained(|| self.opening.again()) {
-            Ok((database, number)) => {
-                self.database = Some(database);
-                number
-            }
+        let number = match self.reopen(Disk::Sheltered) {
+            Ok(number) => Some(number),
             Err(fault) => {
+                self.database = None;
                 let error = Error::from(fault);
-                tracing::error!(%error, "the store's file cannot be opened again");
-                return;
+                tracing::error!(%error, "the store's file cannot be read");
+                None
             }
         };
-        if number >= self.number {
-            // The disk had taken all.
-            self.clean();
-            self.number = number;
-            self.behind = false;
-        } else if let Err(fault) = self.replay() {
-            let error = Error::from(fault);
-            tracing::error!(%error, "what was acknowledged lately cannot be shown until the disk takes writes");
-            self.database = None;
-            match contained(|| self.opening.again()) {
-                Ok((database, _)) => self.database = Some(database),
-                Err(fault) => {
-                    let error = Error::from(fault);
-                    tracing::error!(%error, "the store's file cannot be opened again");
-                    return;
-                }
-            }
-        }
         self.publish();
+        number
     }
 
-    /// Applies once more what was acknowledged and is not on the disk.
-    fn replay(&mut self) -> Result<()> {
+    /// Opens the file again, and applies once more what was acknowledged and is
+    /// not in it. Tells the number of the last commit that it holds.
+    fn reopen(&mut self, disk: Disk) -> Result<u64> {
+        let (database, number) = contained(|| self.opening.again(disk))?;
+        self.database = Some(database);
+        if number >= self.number {
+            // The disk had taken all.
+            self.number = number;
+            self.clean();
+            return Ok(number);
+        }
         let tail = std::mem::take(&mut self.tail);
         let works: Vec<(&Work, u64)> = tail.iter().map(|(work, now_ms)| (work, *now_ms)).collect();
         let result = self.attempt(&works, None);
         drop(works);
         self.tail = tail;
         self.dirty.get_or_insert_with(Instant::now);
-        self.behind = result.is_err();
-        result.map(|_| ()).map_err(|failed| failed.fault)
+        result.map(|_| number).map_err(|failed| failed.fault)
     }
 
     /// Finds out whether a failed disk works again.
@@ -501,16 +492,15 @@ impl Writer {
         if since.elapsed() < REST {
             return Err(error);
         }
-        if self.behind {
-            self.get_up(error.clone());
-        }
-        if self.behind {
-            return Err(error);
-        }
-        match contained(|| self.sync()) {
+        self.database = None;
+        match self
+            .reopen(Disk::Written)
+            .and_then(|_| contained(|| self.sync()))
+        {
             Ok(()) => {
                 tracing::info!("the store's disk works again");
                 self.broken = None;
+                self.publish();
                 Ok(())
             }
             Err(fault) => {
@@ -560,6 +550,16 @@ impl Writer {
             Some((error, _)) => Err(error),
             None => closed,
         }
+    }
+}
+
+/// What is said of a request whose transaction may or may not last.
+fn left_open(answer: std::result::Result<Answer, Error>) -> std::result::Result<Answer, Error> {
+    match answer {
+        Ok(Answer::Commit(Commit::Applied(_)) | Answer::Reclaimed(_)) => Err(
+            Error::OutcomeUnknown("the disk failed while it was written".into()),
+        ),
+        answer => answer,
     }
 }
 

@@ -137,7 +137,10 @@ async fn a_killed_process_loses_nothing_it_promised_to_keep() {
                 } else {
                     entry(number)
                 };
-                let read = store.read(&space(), 0, &[key.clone()]).await.unwrap();
+                let read = store
+                    .read(&space(), 0, std::slice::from_ref(&key))
+                    .await
+                    .unwrap();
                 let record = read.records[0]
                     .as_ref()
                     .unwrap_or_else(|| panic!("round {round}: {key:?} is lost"));

@@ -1,0 +1,471 @@
+//! Random batches for both backends, and every reply compared. It does not know
+//! which of them is right; that is the conformance suite's business.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use proptest::{
+    prelude::*,
+    sample::select,
+    strategy::Just,
+    test_runner::{Config, TestRunner},
+};
+use riptide_persistence::store::{
+    Action, Applied, Batch, Check, Commit, Expiry, Handle, Incarnation, Key, Limits, Listed, Mode,
+    Outcome, Query, Reclaim, Space, Step, Table, Usage, View, Write, embedded::Embedded,
+};
+
+/// Paths, few so that writes meet.
+const PATHS: [&[u8]; 7] = [
+    b"a",
+    b"ab",
+    b"a:b",
+    b"n:\0{x}*",
+    b"n:\xff\r\n",
+    b"n:?[a]",
+    b"z",
+];
+
+/// Metered records are of one table in a space: entries here, tenants where the
+/// space is taken for a registry.
+const TABLES: [Table; 5] = [
+    Table::Entry,
+    Table::Entry,
+    Table::ApiKey,
+    Table::Job,
+    Table::Control,
+];
+
+/// What is done to both.
+#[derive(Clone, Debug)]
+enum Operation {
+    Commit(Commitment),
+    /// Records that end at once, and the wait until they are over and uncounted.
+    Ending(Vec<(Key, u64)>),
+    Reclaim {
+        orphans: bool,
+        prefix: usize,
+        limit: usize,
+    },
+    List {
+        table: Table,
+        prefix: usize,
+        limit: usize,
+        value_bytes: usize,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Commitment {
+    writes: Vec<Draft>,
+    each: bool,
+    seen: Seen,
+    limits: Limits,
+    step: Option<Step>,
+}
+
+/// Which view a batch relies on.
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    Any,
+    Present,
+    Past,
+}
+
+/// A write whose versions are still to be looked up.
+#[derive(Clone, Debug)]
+struct Draft {
+    key: Key,
+    check: Lookup,
+    action: Action,
+    hidden: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Lookup {
+    Check(Check),
+    /// The version the record has.
+    Present,
+}
+
+/// What a table, or a step, is in a registry.
+fn in_registry(operation: &mut Operation) {
+    let table = |table: &mut Table| {
+        if *table == Table::Entry {
+            *table = Table::Tenant;
+        }
+    };
+    match operation {
+        Operation::Commit(commitment) => {
+            commitment
+                .writes
+                .iter_mut()
+                .for_each(|draft| table(&mut draft.key.table));
+            commitment.step = commitment.step.filter(|step| *step != Step::Generation);
+        }
+        Operation::Ending(ending) => ending.iter_mut().for_each(|(key, _)| table(&mut key.table)),
+        Operation::List { table: listed, .. } => table(listed),
+        Operation::Reclaim { orphans, .. } => *orphans = true,
+    }
+}
+
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let expiry = prop_oneof![
+        2 => Just(Expiry::Never),
+        1 => (60_000u64..1 << 40).prop_map(Expiry::AfterMs),
+    ];
+    let key =
+        (select(&TABLES[..]), select(&PATHS[..])).prop_map(|(table, path)| Key::new(table, path));
+    let check = prop_oneof![
+        6 => Just(Lookup::Check(Check::Any)),
+        1 => Just(Lookup::Check(Check::Absent)),
+        1 => Just(Lookup::Check(Check::Present)),
+        1 => (1u64..30).prop_map(|version| Lookup::Check(Check::Version(version))),
+        2 => Just(Lookup::Present),
+    ];
+    let action = prop_oneof![
+        5 => (0usize..200, expiry.clone()).prop_map(|(bytes, expiry)| Action::Put { value: vec![b'v'; bytes].into(), expiry }),
+        2 => expiry.prop_map(Action::Touch),
+        2 => Just(Action::Delete),
+        1 => Just(Action::Nothing),
+    ];
+    let draft = (key.clone(), check, action, proptest::bool::weighted(0.1)).prop_map(
+        |(key, check, action, hidden)| Draft {
+            key,
+            check,
+            action,
+            hidden,
+        },
+    );
+    let limits = prop_oneof![
+        3 => Just(Limits::default()),
+        1 => (0u64..8).prop_map(|entries| Limits { entries: Some(entries), bytes: None }),
+        1 => (0u64..800).prop_map(|bytes| Limits { entries: None, bytes: Some(bytes) }),
+        1 => (0u64..8, 0u64..800).prop_map(|(entries, bytes)| Limits { entries: Some(entries), bytes: Some(bytes) }),
+    ];
+    let seen = prop_oneof![2 => Just(Seen::Any), 6 => Just(Seen::Present), 1 => Just(Seen::Past)];
+    let step = prop_oneof![
+        12 => Just(None),
+        1 => Just(Some(Step::Epoch)),
+        1 => Just(Some(Step::Generation)),
+    ];
+    let commit = (
+        proptest::collection::vec(draft, 0..6),
+        any::<bool>(),
+        seen,
+        limits,
+        step,
+    )
+        .prop_map(|(writes, each, seen, limits, step)| Commitment {
+            writes,
+            each,
+            seen,
+            limits,
+            step,
+        });
+    let ending = proptest::collection::vec((key.clone(), 1u64..60), 1..5);
+    let operation = prop_oneof![
+        50 => commit.prop_map(Operation::Commit),
+        2 => ending.prop_map(Operation::Ending),
+        4 => (any::<bool>(), 0..PATHS.len(), 1usize..9)
+            .prop_map(|(orphans, prefix, limit)| Operation::Reclaim { orphans, prefix, limit }),
+        6 => (select(&[Table::Entry, Table::ApiKey, Table::Job][..]), 0..=PATHS.len(), 1usize..9, 0usize..99)
+            .prop_map(|(table, prefix, limit, value_bytes)| Operation::List { table, prefix, limit, value_bytes }),
+    ];
+    // Now and then the space is removed, and what follows meets that.
+    (
+        proptest::collection::vec(operation, 5..40),
+        any::<bool>(),
+        proptest::bool::weighted(0.2),
+        0usize..40,
+    )
+        .prop_map(|(mut operations, registry, remove, place)| {
+            if registry {
+                operations.iter_mut().for_each(in_registry);
+            }
+            if remove {
+                let removal = Commitment {
+                    writes: Vec::new(),
+                    each: false,
+                    seen: Seen::Any,
+                    limits: Limits::default(),
+                    step: Some(Step::Remove),
+                };
+                operations.insert(place.min(operations.len()), Operation::Commit(removal));
+            }
+            operations
+        })
+}
+
+/// The two backends, and what both are at.
+struct Pair {
+    stores: [Handle; 2],
+    space: Space,
+    view: View,
+}
+
+impl Pair {
+    /// Does the same to both and demands the same reply.
+    async fn same<T: PartialEq + std::fmt::Debug>(
+        &self,
+        what: &str,
+        ask: impl AsyncFn(&Handle) -> T,
+    ) -> T {
+        let [embedded, redis] = [ask(&self.stores[0]).await, ask(&self.stores[1]).await];
+        assert_eq!(
+            embedded, redis,
+            "{what}: embedded says the one, redis the other"
+        );
+        embedded
+    }
+
+    async fn versions(&self, keys: &[Key]) -> Vec<Option<u64>> {
+        let read = self.stores[0]
+            .read(&self.space, self.view.generation, keys)
+            .await
+            .unwrap();
+        read.records
+            .into_iter()
+            .map(|record| record.map(|record| record.version))
+            .collect()
+    }
+
+    async fn commit(&mut self, commitment: &Commitment) {
+        let mut drafts = commitment.writes.clone();
+        if !commitment.each {
+            let mut seen = BTreeSet::new();
+            drafts.retain(|draft| seen.insert(draft.key.clone()));
+        }
+        let keys: Vec<Key> = drafts.iter().map(|draft| draft.key.clone()).collect();
+        let versions = self.versions(&keys).await;
+        let writes = drafts.into_iter().zip(versions).map(|(draft, version)| {
+            let check = match draft.check {
+                Lookup::Check(check) => check,
+                Lookup::Present => version.map_or(Check::Absent, Check::Version),
+            };
+            let floor = if draft.hidden {
+                version.unwrap_or(3)
+            } else {
+                0
+            };
+            Write::new(draft.key, check, draft.action).above(floor)
+        });
+        let batch = Batch {
+            view: match commitment.seen {
+                Seen::Any => None,
+                Seen::Present => Some(self.view),
+                Seen::Past => Some(View {
+                    epoch: self.view.epoch.wrapping_sub(1),
+                    ..self.view
+                }),
+            },
+            mode: if commitment.each {
+                Mode::Each
+            } else {
+                Mode::Whole
+            },
+            limits: commitment.limits,
+            step: commitment.step,
+            ..Batch::of(writes)
+        };
+        let what = format!("{batch:?}");
+        let commit =
+            async |store: &Handle| coarse(store.commit(&self.space, batch.clone()).await.unwrap());
+        if let Commit::Applied(Applied { view, .. }) = self.same(&what, commit).await {
+            self.view = view;
+        }
+    }
+
+    async fn end(&mut self, ending: &[(Key, u64)]) {
+        let writes = ending
+            .iter()
+            .map(|(key, ms)| Write::put(key.clone(), "ends").expiring(Expiry::AfterMs(*ms)));
+        let batch = Batch {
+            mode: Mode::Each,
+            ..Batch::of(writes)
+        };
+        let commit =
+            async |store: &Handle| coarse(store.commit(&self.space, batch.clone()).await.unwrap());
+        if let Commit::Applied(Applied { view, .. }) = self.same("records that end", commit).await {
+            self.view = view;
+        }
+        for store in &self.stores {
+            let over = store.now_ms() + 60 + 75;
+            while store.now_ms() <= over {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    async fn reclaim(&self, orphans: bool, prefix: usize, limit: usize) {
+        let what = if orphans {
+            Reclaim::Orphans {
+                below: self.view.generation,
+            }
+        } else {
+            let version = self
+                .versions(&PATHS.map(|path| Key::new(Table::Entry, path)))
+                .await;
+            let version = version.into_iter().flatten().min().unwrap_or(1) + 2;
+            Reclaim::Below {
+                prefix: Bytes::from_static(&PATHS[prefix][..1]),
+                version,
+            }
+        };
+        let pass = async |store: &Handle| {
+            let (mut entries, mut bytes, mut after) = (0, 0, None);
+            loop {
+                let step = store
+                    .reclaim(&self.space, what.clone(), after, limit)
+                    .await
+                    .unwrap();
+                entries += step.entries;
+                bytes += step.bytes;
+                after = step.next;
+                if after.is_none() {
+                    return (entries, bytes);
+                }
+            }
+        };
+        self.same(&format!("{what:?}"), pass).await;
+    }
+
+    async fn list(&self, table: Table, prefix: &[u8], limit: usize, value_bytes: usize) {
+        let query = Query {
+            table,
+            generation: self.view.generation,
+            prefix: Bytes::copy_from_slice(prefix),
+            after: None,
+            limit,
+            value_bytes,
+        };
+        // A page may hold fewer than asked for, so whole listings are compared.
+        let all = async |store: &Handle| {
+            let mut query = query.clone();
+            let mut items = Vec::new();
+            loop {
+                let page = store.list(&self.space, query.clone()).await.unwrap();
+                items.extend(page.items.into_iter().map(coarse_item));
+                query.after = page.next;
+                if query.after.is_none() {
+                    break;
+                }
+            }
+            if !table.ordered() {
+                items.sort_by(|a, b| a.path.cmp(&b.path));
+                items.dedup();
+            }
+            items
+        };
+        self.same(&format!("all of {query:?}"), all).await;
+    }
+
+    /// Compares everything that is there.
+    async fn compare(&self) -> Usage {
+        let keys: Vec<Key> = Table::ALL
+            .iter()
+            .flat_map(|table| PATHS.map(|path| Key::new(*table, path)))
+            .collect();
+        let read = async |store: &Handle| {
+            let mut read = store
+                .read(&self.space, self.view.generation, &keys)
+                .await
+                .unwrap();
+            for record in read.records.iter_mut().flatten() {
+                record.expire_ms = record.expire_ms.map(coarse_ms);
+            }
+            read
+        };
+        self.same("a read of everything", read).await;
+        let usage = async |store: &Handle| store.usage(&self.space).await.unwrap();
+        self.same("usage", usage).await
+    }
+
+    /// Compares the counters with the records, too.
+    async fn audit(&self) {
+        let usage = self.compare().await;
+        let audit = async |store: &Handle| {
+            let audit = store.audit(&self.space).await.unwrap();
+            assert!(audit.agrees(), "{}: {audit:?}", store.backend());
+            (audit.counted, audit.found.entries, audit.found.bytes)
+        };
+        assert_eq!(self.same("audit", audit).await.0, usage);
+    }
+}
+
+/// Times differ by what lies between the two calls: minutes are compared.
+fn coarse_ms(ms: u64) -> u64 {
+    (ms + 30_000) / 60_000 / 10
+}
+
+fn coarse(mut commit: Commit) -> Commit {
+    if let Commit::Applied(applied) = &mut commit {
+        for outcome in &mut applied.outcomes {
+            if let Outcome::Done { expire_ms, .. } = outcome {
+                *expire_ms = expire_ms.map(coarse_ms);
+            }
+        }
+    }
+    commit
+}
+
+fn coarse_item(mut item: Listed) -> Listed {
+    item.record.expire_ms = item.record.expire_ms.map(coarse_ms);
+    item
+}
+
+#[test]
+fn both_backends_answer_the_same() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let server = crate::redis::Redis::start();
+    let embedded: Handle = std::sync::Arc::new(Embedded::in_memory().unwrap());
+    let redis: Handle = std::sync::Arc::new(runtime.block_on(super::patient(&server.url())));
+    let config = Config {
+        cases: 60,
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        ..Config::default()
+    };
+    TestRunner::new(config)
+        .run(&operations(), |operations| {
+            runtime.block_on(async {
+                let space = Space::tenant(Incarnation::random());
+                let mut pair = Pair {
+                    stores: [embedded.clone(), redis.clone()],
+                    space,
+                    view: View::default(),
+                };
+                for operation in operations {
+                    match operation {
+                        Operation::Commit(commitment) => pair.commit(&commitment).await,
+                        Operation::Ending(ending) => pair.end(&ending).await,
+                        Operation::Reclaim {
+                            orphans,
+                            prefix,
+                            limit,
+                        } => pair.reclaim(orphans, prefix, limit).await,
+                        Operation::List {
+                            table,
+                            prefix,
+                            limit,
+                            value_bytes,
+                        } => {
+                            let prefix = PATHS.get(prefix).map_or(&b""[..], |path| &path[..1]);
+                            pair.list(table, prefix, limit, value_bytes).await;
+                        }
+                    }
+                    pair.compare().await;
+                }
+                pair.audit().await;
+            });
+            Ok(())
+        })
+        .unwrap();
+    runtime.block_on(async {
+        embedded.close().await.unwrap();
+        redis.close().await.unwrap();
+    });
+}
