@@ -4,7 +4,7 @@
 //!
 //! # One round trip
 //!
-//! A [`Snapshot`](snapshot) of each tenant's space is kept in memory: its view
+//! A snapshot of each tenant's space is kept in memory: its view
 //! (epoch and generation) and the floors of its namespaces. A read is asked for
 //! under the snapshot's generation and answers with the view it saw; a write
 //! names the view it relies on. Only where the space has moved on is the

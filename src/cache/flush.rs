@@ -18,7 +18,7 @@ use crate::{
     store::{Batch, Check, Commit, Key, Limits, Mode, Outcome, Refusal, Step, Table, Write},
     tenant::{
         Tenancy,
-        reclaim::{self, Work},
+        reclaim::{self, JobId, Work},
     },
 };
 
@@ -132,10 +132,16 @@ impl Cache {
     pub async fn flush_tenant(&self, tenancy: &Tenancy) -> Result<Flushed> {
         tenancy.reach_whole_tenant()?;
         let mut snapshot = self.snapshot(tenancy).await?;
+        let mut left: Option<(u64, JobId)> = None;
+        let mut refusal = Refusal::Stale(snapshot.view);
         for _ in 0..ATTEMPTS {
             let below = snapshot.view.generation + 1;
-            let work = Work::Orphans { below };
-            let job = reclaim::enqueue(&self.store, tenancy.incarnation, work).await?;
+            if left.as_ref().is_none_or(|(until, _)| *until != below) {
+                self.withdraw(left.take()).await?;
+                let work = Work::Orphans { below };
+                let job = reclaim::enqueue(&self.store, tenancy.incarnation, work).await?;
+                left = Some((below, job));
+            }
             let batch = Batch {
                 view: Some(snapshot.view),
                 step: Some(Step::Generation),
@@ -150,16 +156,22 @@ impl Cache {
                         generation: applied.view.generation,
                     });
                 }
-                Commit::Refused(refusal) => {
-                    reclaim::withdraw(&self.store, &job).await?;
-                    let Refusal::Stale(_) = refusal else {
-                        return Err(gone_or(tenancy, &refusal));
-                    };
-                    snapshot = self.reload(tenancy).await?;
+                Commit::Refused(Refusal::Stale(_)) => snapshot = self.reload(tenancy).await?,
+                Commit::Refused(other) => {
+                    refusal = other;
+                    break;
                 }
             }
         }
-        Err(Error::RequestInProgress)
+        self.withdraw(left).await?;
+        Err(gone_or(tenancy, &refusal))
+    }
+
+    async fn withdraw(&self, left: Option<(u64, JobId)>) -> Result<()> {
+        match left {
+            Some((_, job)) => reclaim::withdraw(&self.store, &job).await,
+            None => Ok(()),
+        }
     }
 
     /// Fixes the version up to which a namespace is to be flushed, and leaves the

@@ -2,6 +2,8 @@
 //! which replica or memory answered.
 
 use super::{Cache, Entry, Freshness, rules, rules::At};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{
     codec::Frame,
     error::{Result, Violations},

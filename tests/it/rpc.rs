@@ -1,4 +1,5 @@
 //! Every RPC end to end, over a real socket. It does not know how the domain
 //! reaches its answers.
 
+mod cache;
 mod tenant;
