@@ -5,6 +5,7 @@ mod auth;
 mod cache;
 mod convert;
 mod deadline;
+mod ending;
 mod framework;
 mod health;
 mod layer;
@@ -15,13 +16,13 @@ mod state;
 pub mod status;
 mod tenant;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tonic::{Request, Response, Status};
 
 use crate::{
     error::{Error, Result},
-    tenant::Caller,
+    tenant::{Caller, id},
 };
 
 pub use auth::Auth;
@@ -42,6 +43,8 @@ pub struct Context {
     pub caller: Caller,
     /// The call's id, taken from `x-request-id` or made.
     pub request_id: Arc<str>,
+    /// The tenant the call turned out to be about, where that is audited.
+    pub(crate) subject: Option<Arc<OnceLock<String>>>,
 }
 
 impl Context {
@@ -52,11 +55,21 @@ impl Context {
             let context = Self {
                 caller: Caller::Admin,
                 request_id: "".into(),
+                subject: None,
             };
             let error = Error::Internal("a handler was called without the layer".into());
             return Err(status(&error, &context));
         };
         Ok((context, message))
+    }
+
+    /// Notes the tenant the call is about, for the audit log; the first counts.
+    pub(crate) fn about(&self, tenant_id: &str) {
+        if let Some(subject) = &self.subject
+            && id::is_valid(tenant_id)
+        {
+            subject.get_or_init(|| tenant_id.to_owned());
+        }
     }
 
     /// The answer to the call.

@@ -13,8 +13,9 @@ mod stores;
 use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
+use futures::{StreamExt, stream::FuturesUnordered};
 use secrecy::SecretString;
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 
 use self::{core::Core, listener::Cores, stores::Stores};
 use crate::{
@@ -206,7 +207,7 @@ impl Server {
         } = self;
         let drain = parts.config.drain.clone();
         let (address, admin_address) = (listener.local_addr(), admin.local_addr());
-        let (mut cores, mut ended) = (Vec::new(), Vec::new());
+        let (mut cores, mut ended) = (Vec::new(), FuturesUnordered::new());
         for index in 0..self::cores(&parts.config.server) {
             let (core, end) = Core::start(index, parts.clone())?;
             cores.push(core);
@@ -219,21 +220,29 @@ impl Server {
         }
 
         let cores = Cores::new(cores, parts.config.server.max_connections);
-        listener::accept(&listener, &cores, shutdown).await;
+        // A core that ends by itself has died, and the rest cannot make up for it.
+        let mut lost = false;
+        let over = async {
+            tokio::select! {
+                () = shutdown => {}
+                _ = ended.next() => lost = true,
+            }
+        };
+        listener::accept(&listener, &cores, over).await;
         tracing::info!("server drains");
         parts.health.enter(Stage::Draining);
-        listener::accept(&listener, &cores, tokio::time::sleep(drain.delay)).await;
+        listener::accept(&listener, &cores, sleep(drain.delay)).await;
         drop((listener, cores));
         parts.health.enter(Stage::Leaving);
-        for end in ended {
-            end.await.map_err(|_| died())?;
+        while let Some(end) = ended.next().await {
+            lost |= end.is_err();
         }
         // Calls are over, so nothing can be metered or written any more.
         drop(stop);
-        background.await.map_err(|_| died())?;
+        lost |= background.await.is_err();
         parts.stores.close().await;
         tracing::info!("server ended");
-        Ok(())
+        if lost { Err(died()) } else { Ok(()) }
     }
 }
 

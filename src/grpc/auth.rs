@@ -35,7 +35,7 @@ impl Auth {
 ///
 /// # Errors
 /// [`Error::ScopeMissing`].
-pub fn permit(caller: &Caller, method: &Method) -> Result<()> {
+pub(super) fn permit(caller: &Caller, method: &Method) -> Result<()> {
     let permission = Permission::parse(method.permission).ok_or(Error::ScopeMissing {
         scope: method.permission.into(),
     })?;

@@ -320,6 +320,7 @@ impl CacheService for CacheApi {
         request: Request<InvalidateCacheRequest>,
     ) -> Answer<InvalidateCacheResponse> {
         let (context, request) = Context::of(request)?;
+        context.about(&request.tenant_id);
         context.answer(self.invalidate(&context, request).await)
     }
 }

@@ -11,7 +11,7 @@ const HEADER: &str = "grpc-timeout";
 
 /// The time a call has: that of its `grpc-timeout`, at most `max`; `max` where
 /// it has none.
-pub fn timeout(headers: &HeaderMap, max: Duration) -> Result<Duration> {
+pub(super) fn timeout(headers: &HeaderMap, max: Duration) -> Result<Duration> {
     let Some(value) = headers.get(HEADER) else {
         return Ok(max);
     };

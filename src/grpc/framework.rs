@@ -8,29 +8,23 @@ use tonic::{Code, Status, body::Body};
 use super::status;
 use crate::error::Error;
 
-/// Refuses what is no gRPC request, as the protocol wants it: in HTTP.
-pub fn is_grpc<B>(request: &Request<B>) -> Result<(), Response<Body>> {
-    let refused = |code: StatusCode| {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = code;
-        response
+/// The answer to what is no gRPC request, as the protocol wants it: in HTTP.
+pub(super) fn no_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
+    let code = match (request.method(), kind) {
+        (&Method::POST, Some([] | [b'+' | b';', ..])) => return None,
+        (&Method::POST, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        _ => StatusCode::METHOD_NOT_ALLOWED,
     };
-    if request.method() != Method::POST {
-        return Err(refused(StatusCode::METHOD_NOT_ALLOWED));
-    }
-    let kind = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .map(|value| value.as_bytes());
-    match kind.and_then(|kind| kind.strip_prefix(b"application/grpc")) {
-        Some([] | [b'+' | b';', ..]) => Ok(()),
-        _ => Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE)),
-    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = code;
+    Some(response)
 }
 
 /// The response; with the details every error has where the framework gave it
 /// none.
-pub fn repaired(
+pub(super) fn repaired(
     response: Response<Body>,
     max_message_bytes: usize,
     request_id: &str,
@@ -118,22 +112,22 @@ mod tests {
 
     #[test]
     fn only_grpc_is_taken() {
-        let is_grpc = |method: &str, kind: &str| {
+        let refusal = |method: &str, kind: &str| {
             let request = Request::builder()
                 .method(method)
                 .header("content-type", kind)
                 .body(());
-            is_grpc(&request.unwrap()).map_err(|response| response.status().as_u16())
+            no_grpc(&request.unwrap()).map(|response| response.status().as_u16())
         };
         for kind in [
             "application/grpc",
             "application/grpc+proto",
             "application/grpc;charset=x",
         ] {
-            assert_eq!(is_grpc("POST", kind), Ok(()));
+            assert_eq!(refusal("POST", kind), None);
         }
-        assert_eq!(is_grpc("POST", "application/grpc-web"), Err(415));
-        assert_eq!(is_grpc("POST", "application/json"), Err(415));
-        assert_eq!(is_grpc("GET", "application/grpc"), Err(405));
+        assert_eq!(refusal("POST", "application/grpc-web"), Some(415));
+        assert_eq!(refusal("POST", "application/json"), Some(415));
+        assert_eq!(refusal("GET", "application/grpc"), Some(405));
     }
 }

@@ -8,6 +8,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use futures::FutureExt;
@@ -28,7 +29,7 @@ use super::{
     status,
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     store,
     tenant::{Caller, audit},
 };
@@ -41,7 +42,7 @@ struct Inside {
     routes: Routes,
     auth: Auth,
     in_flight: InFlight,
-    max_deadline: std::time::Duration,
+    max_deadline: Duration,
     max_message_bytes: usize,
 }
 
@@ -63,7 +64,7 @@ impl Layer {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = std::result::Result<Response<Body>, Infallible>> + Send>>;
 
 impl hyper::service::Service<Request<Incoming>> for Layer {
     type Response = Response<Body>;
@@ -82,18 +83,26 @@ struct Call {
     request_id: Arc<str>,
     /// Who makes it, once that is known.
     caller: OnceLock<Caller>,
+    /// The tenant it is about, where that is told to the audit log.
+    subject: Option<Arc<OnceLock<String>>>,
 }
 
 impl Inside {
     async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
-        if let Err(refusal) = framework::is_grpc(&request) {
+        if let Some(refusal) = framework::no_grpc(&request) {
             return refusal;
         }
-        let call = Call {
+        let mut call = Call {
             route: Route::of(request.uri().path()),
             request_id: request_id::of(request.headers()),
             caller: OnceLock::new(),
+            subject: None,
         };
+        if let Route::Rpc(method) = call.route
+            && method.audited
+        {
+            call.subject = Some(Arc::default());
+        }
         let mut response = if tracing::enabled!(tracing::Level::DEBUG) {
             self.traced(request, &call).await
         } else {
@@ -144,16 +153,10 @@ impl Inside {
             Ok(timeout) => timeout,
             Err(error) => return call.refused(&error),
         };
-        let work = AssertUnwindSafe(self.admitted(request, call)).catch_unwind();
-        let error = match store::with_deadline(Instant::now() + timeout, work).await {
-            Ok(Ok(response)) => {
-                return framework::repaired(response, self.max_message_bytes, &call.request_id);
-            }
-            Ok(Err(panic)) => Error::Internal(format!("a handler panicked: {}", words(&*panic))),
-            Err(elapsed) if elapsed.commit_in_flight => Error::OutcomeUnknown,
-            Err(_) => Error::DeadlineExceeded,
-        };
-        call.refused(&error)
+        match within(timeout, self.admitted(request, call)).await {
+            Ok(response) => framework::repaired(response, self.max_message_bytes, &call.request_id),
+            Err(error) => call.refused(&error),
+        }
     }
 
     /// A call of one who may make it.
@@ -171,10 +174,13 @@ impl Inside {
             let context = Context {
                 caller: caller.clone(),
                 request_id: call.request_id.clone(),
+                subject: call.subject.clone(),
             };
             request.extensions_mut().insert(context);
         }
-        self.routes.call(call.route, request).await
+        self.routes
+            .call(call.route, request, &call.request_id)
+            .await
     }
 }
 
@@ -186,6 +192,8 @@ impl Call {
     /// Tells the audit log how the call ended.
     fn audit(&self, method: &Method, response: &Response<Body>) {
         let caller = self.caller.get();
+        let subject = self.subject.as_ref().and_then(|subject| subject.get());
+        let subject = subject.map(String::as_str);
         let refusal = response.extensions().get::<Status>().map(|status| {
             let info = status.get_details_error_info();
             info.map_or_else(|| status.code().to_string(), |info| info.reason)
@@ -193,7 +201,7 @@ impl Call {
         audit::tell(&audit::Event {
             actor: caller.map_or("", Caller::key_id),
             rpc: method.name,
-            tenant_id: caller.and_then(tenant_of).unwrap_or_default(),
+            tenant_id: caller.and_then(tenant_of).or(subject).unwrap_or_default(),
             outcome: refusal.as_deref().unwrap_or("OK"),
             request_id: &self.request_id,
         });
@@ -208,6 +216,20 @@ fn tenant_of(caller: &Caller) -> Option<&str> {
     }
 }
 
+/// What the work comes to in its time, and if it does not panic.
+async fn within<T>(timeout: Duration, work: impl Future<Output = T>) -> Result<T> {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    match store::with_deadline(Instant::now() + timeout, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(panic)) => Err(Error::Internal(format!(
+            "a handler panicked: {}",
+            words(&*panic)
+        ))),
+        Err(elapsed) if elapsed.commit_in_flight => Err(Error::OutcomeUnknown),
+        Err(_) => Err(Error::DeadlineExceeded),
+    }
+}
+
 /// What a panic said.
 fn words(panic: &(dyn Any + Send)) -> &str {
     panic
@@ -215,4 +237,23 @@ fn words(panic: &(dyn Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without words")
+}
+
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_ends_in_its_time_and_a_panic_is_an_error() {
+        let second = Duration::from_secs(1);
+        assert_eq!(within(second, async { 7 }).await, Ok(7));
+        let late = within(Duration::from_millis(1), std::future::pending::<()>()).await;
+        assert_eq!(late, Err(Error::DeadlineExceeded));
+        let panicked: Result<()> = within(second, async { panic!("of {}", 7) }).await;
+        assert_eq!(
+            panicked,
+            Err(Error::Internal("a handler panicked: of 7".into()))
+        );
+    }
 }

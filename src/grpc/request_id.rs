@@ -10,11 +10,11 @@ use std::{
 use http::HeaderMap;
 
 /// The header it comes and goes in.
-pub const HEADER: &str = "x-request-id";
+pub(super) const HEADER: &str = "x-request-id";
 
 /// The caller's id where it is 1 to 128 characters of `A-Za-z0-9._-`, else a
 /// new UUIDv7.
-pub fn of(headers: &HeaderMap) -> Arc<str> {
+pub(super) fn of(headers: &HeaderMap) -> Arc<str> {
     headers
         .get(HEADER)
         .and_then(|value| value.to_str().ok())

@@ -1,6 +1,10 @@
 //! Which service a path belongs to. It does not know who may call it.
 
-use std::{collections::HashMap, convert::Infallible, sync::LazyLock};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Arc, LazyLock},
+};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -9,7 +13,7 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use tonic_health::pb::health_server::HealthServer;
 
-use super::{CacheApi, METHODS, Method, TenantApi, health, state};
+use super::{CacheApi, Health, METHODS, Method, TenantApi, ending::ending, health, state, status};
 use crate::{
     error::{Error, Result},
     proto::v1::{
@@ -69,6 +73,8 @@ pub struct Routes {
     state: StateServiceServer<state::Api>,
     health: HealthServer<health::Api>,
     reflection: Option<[Boxed; 2]>,
+    /// Ends the streams that do not end themselves.
+    leaving: Arc<Health>,
 }
 
 impl Routes {
@@ -88,13 +94,19 @@ impl Routes {
             tenant: TenantServiceServer::new(tenant).max_decoding_message_size(max_message_bytes),
             cache: CacheServiceServer::new(cache).max_decoding_message_size(max_message_bytes),
             state: StateServiceServer::new(state).max_decoding_message_size(max_message_bytes),
+            leaving: health.0.clone(),
             health: HealthServer::new(health),
             reflection: reflection.then(reflect).transpose()?,
         })
     }
 
     /// The answer of the service that the route leads to.
-    pub async fn call(&self, route: Route, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn call(
+        &self,
+        route: Route,
+        request: Request<Incoming>,
+        request_id: &str,
+    ) -> Response<Body> {
         let answer = match (route, &self.reflection) {
             (Route::Rpc(method), _) => match method.service {
                 "TenantService" => self.tenant.clone().call(request).await,
@@ -108,7 +120,9 @@ impl Routes {
                     Version::V1 => v1,
                     Version::V1Alpha => v1alpha,
                 };
-                service.clone().oneshot(request).await
+                let leaving = status::of(&Error::Draining, request_id);
+                let answer = service.clone().oneshot(request).await;
+                answer.map(|response| ending(response, self.leaving.clone(), leaving))
             }
             (Route::Reflection(_) | Route::Unknown, _) => Ok(nowhere()),
         };

@@ -52,7 +52,7 @@ pub fn status(error: &Error, context: &Context) -> Status {
 /// The status of a call that failed before anyone knew who calls.
 ///
 /// The cause of an internal error is logged here, once.
-pub fn of(error: &Error, request_id: &str) -> Status {
+pub(super) fn of(error: &Error, request_id: &str) -> Status {
     let rpc = rpc(error, request_id);
     let details = rpc.encode_to_vec();
     let mut metadata = MetadataMap::new();
@@ -364,6 +364,7 @@ mod tests {
         Context {
             caller: Caller::Admin,
             request_id: "r-1".into(),
+            subject: None,
         }
     }
 

@@ -199,6 +199,13 @@ impl TenantApi {
     }
 }
 
+/// Notes whose key a call turned out to be about.
+fn about_key(context: &Context, key: std::result::Result<Option<&v1::ApiKey>, &Error>) {
+    if let Ok(Some(key)) = key {
+        context.about(&key.tenant_id);
+    }
+}
+
 type Answer<T> = std::result::Result<Response<T>, Status>;
 
 #[async_trait]
@@ -208,7 +215,12 @@ impl TenantService for TenantApi {
         request: Request<v1::CreateTenantRequest>,
     ) -> Answer<v1::CreateTenantResponse> {
         let (context, request) = Context::of(request)?;
-        context.answer(self.create(request).await)
+        context.about(&request.tenant_id);
+        let created = self.create(request).await;
+        if let Ok(tenant) = created.as_ref().map(|created| created.tenant.as_ref()) {
+            context.about(tenant.map_or("", |tenant| &tenant.tenant_id));
+        }
+        context.answer(created)
     }
 
     async fn get_tenant(
@@ -232,6 +244,8 @@ impl TenantService for TenantApi {
         request: Request<v1::UpdateTenantRequest>,
     ) -> Answer<v1::UpdateTenantResponse> {
         let (context, request) = Context::of(request)?;
+        let tenant = request.tenant.as_ref();
+        context.about(tenant.map_or("", |tenant| &tenant.tenant_id));
         context.answer(self.update(request).await)
     }
 
@@ -240,6 +254,7 @@ impl TenantService for TenantApi {
         request: Request<v1::SuspendTenantRequest>,
     ) -> Answer<v1::SuspendTenantResponse> {
         let (context, request) = Context::of(request)?;
+        context.about(&request.tenant_id);
         context.answer(self.suspend(request).await)
     }
 
@@ -248,6 +263,7 @@ impl TenantService for TenantApi {
         request: Request<v1::ResumeTenantRequest>,
     ) -> Answer<v1::ResumeTenantResponse> {
         let (context, request) = Context::of(request)?;
+        context.about(&request.tenant_id);
         context.answer(self.resume(request).await)
     }
 
@@ -256,6 +272,7 @@ impl TenantService for TenantApi {
         request: Request<v1::DeleteTenantRequest>,
     ) -> Answer<v1::DeleteTenantResponse> {
         let (context, request) = Context::of(request)?;
+        context.about(&request.tenant_id);
         context.answer(self.delete(request).await)
     }
 
@@ -264,6 +281,7 @@ impl TenantService for TenantApi {
         request: Request<v1::UndeleteTenantRequest>,
     ) -> Answer<v1::UndeleteTenantResponse> {
         let (context, request) = Context::of(request)?;
+        context.about(&request.tenant_id);
         context.answer(self.undelete(request).await)
     }
 
@@ -272,6 +290,7 @@ impl TenantService for TenantApi {
         request: Request<v1::PurgeTenantRequest>,
     ) -> Answer<v1::PurgeTenantResponse> {
         let (context, request) = Context::of(request)?;
+        context.about(&request.tenant_id);
         context.answer(self.purge(request).await)
     }
 
@@ -280,6 +299,7 @@ impl TenantService for TenantApi {
         request: Request<v1::CreateApiKeyRequest>,
     ) -> Answer<v1::CreateApiKeyResponse> {
         let (context, request) = Context::of(request)?;
+        context.about(&request.tenant_id);
         context.answer(self.create_key(request).await)
     }
 
@@ -296,7 +316,12 @@ impl TenantService for TenantApi {
         request: Request<v1::RotateApiKeyRequest>,
     ) -> Answer<v1::RotateApiKeyResponse> {
         let (context, request) = Context::of(request)?;
-        context.answer(self.rotate_key(request).await)
+        let answer = self.rotate_key(request).await;
+        about_key(
+            &context,
+            answer.as_ref().map(|answer| answer.api_key.as_ref()),
+        );
+        context.answer(answer)
     }
 
     async fn revoke_api_key(
@@ -304,7 +329,12 @@ impl TenantService for TenantApi {
         request: Request<v1::RevokeApiKeyRequest>,
     ) -> Answer<v1::RevokeApiKeyResponse> {
         let (context, request) = Context::of(request)?;
-        context.answer(self.revoke_key(request).await)
+        let answer = self.revoke_key(request).await;
+        about_key(
+            &context,
+            answer.as_ref().map(|answer| answer.api_key.as_ref()),
+        );
+        context.answer(answer)
     }
 
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {

@@ -1,6 +1,8 @@
 //! Whole servers inside the test process, on free ports of loopback, and clients
 //! that call them as any other would. It does not know what is tested.
 
+mod clients;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
@@ -11,34 +13,25 @@ use std::{
 
 use riptide_persistence::{
     config::{self, Config, Loaded},
-    proto::v1::{
-        CreateApiKeyRequest, CreateTenantRequest, Tenant as TenantMessage,
-        cache_service_client::CacheServiceClient, state_service_client::StateServiceClient,
-        tenant_service_client::TenantServiceClient,
-    },
+    proto::v1::{CreateApiKeyRequest, CreateTenantRequest, Tenant as TenantMessage},
     server,
     store::{Calls, Counters},
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
+    Status,
     transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
-use tonic_types::StatusExt;
 
+pub use self::clients::{Bearer, Clients, Keyed, empty_call, fields, raw_call, reason};
 use crate::redis::Redis;
 
 /// The admin key of every server here.
 pub const ADMIN_KEY: &str = "rta_the-admin-key-of-the-tests";
-
-/// Bytes of the messages clients take.
-const MESSAGE_BYTES: usize = 64 << 20;
 
 /// Where a server keeps what it is given.
 #[derive(Clone, Copy)]
@@ -170,7 +163,7 @@ impl Server {
 
     /// Clients that hold no key.
     pub fn anonymous(&self) -> Clients {
-        Clients::new(self.channel(), Bearer(None))
+        Clients::new(self.channel(), Bearer::none())
     }
 
     /// A new tenant, and clients that hold its first key.
@@ -338,95 +331,4 @@ pub struct Tenant {
     pub clients: Clients,
     /// What its creation answered.
     pub message: TenantMessage,
-}
-
-/// A channel that sends a key with every call.
-pub type Keyed = InterceptedService<Channel, Bearer>;
-
-/// The clients of all services, with one key.
-#[derive(Clone)]
-pub struct Clients {
-    pub tenant: TenantServiceClient<Keyed>,
-    pub cache: CacheServiceClient<Keyed>,
-    pub state: StateServiceClient<Keyed>,
-    /// For calls without a generated client.
-    pub keyed: Keyed,
-}
-
-impl Clients {
-    pub fn new(channel: Channel, bearer: Bearer) -> Self {
-        let keyed = InterceptedService::new(channel, bearer);
-        Self {
-            tenant: TenantServiceClient::new(keyed.clone())
-                .max_decoding_message_size(MESSAGE_BYTES),
-            cache: CacheServiceClient::new(keyed.clone()).max_decoding_message_size(MESSAGE_BYTES),
-            state: StateServiceClient::new(keyed.clone()),
-            keyed,
-        }
-    }
-}
-
-/// Sends `authorization: Bearer <key>`, or nothing.
-#[derive(Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
-
-impl Bearer {
-    pub fn new(key: &str) -> Self {
-        Self(Some(format!("Bearer {key}").parse().unwrap()))
-    }
-}
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(key) = &self.0 {
-            request.metadata_mut().insert("authorization", key.clone());
-        }
-        Ok(request)
-    }
-}
-
-/// The reason of an error; every one has one, of our domain.
-pub fn reason(status: &Status) -> String {
-    let details = status.get_error_details();
-    let info = details
-        .error_info()
-        .unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
-    assert_eq!(info.domain, "persistence.riptide");
-    assert!(
-        details.request_info().is_some(),
-        "no RequestInfo: {status:?}"
-    );
-    info.reason.clone()
-}
-
-/// The fields that a request was refused for.
-pub fn fields(status: &Status) -> Vec<String> {
-    let details = status.get_error_details();
-    let request = details
-        .bad_request()
-        .unwrap_or_else(|| panic!("no BadRequest: {status:?}"));
-    request
-        .field_violations
-        .iter()
-        .map(|violation| violation.field.clone())
-        .collect()
-}
-
-/// Calls an RPC with an empty message, whatever it is.
-pub async fn empty_call(keyed: Keyed, path: &str) -> Result<tonic::Response<()>, Status> {
-    raw_call(keyed, path, ()).await
-}
-
-/// Calls an RPC with any message, and reads nothing of its answer.
-pub async fn raw_call<M: prost::Message + 'static>(
-    keyed: Keyed,
-    path: &str,
-    message: M,
-) -> Result<tonic::Response<()>, Status> {
-    let mut client = tonic::client::Grpc::new(keyed);
-    client.ready().await.unwrap();
-    let codec = tonic_prost::ProstCodec::<M, ()>::default();
-    client
-        .unary(Request::new(message), path.parse().unwrap(), codec)
-        .await
 }

@@ -131,7 +131,9 @@ async fn calls_on(clients: &Clients, tenant_id: &str) -> Vec<(&'static str, Stat
     let key = || "k".to_owned();
     let mut refused = Vec::new();
     macro_rules! call {
+        // One of them has no other field than tenant_id.
         ($client:ident.$rpc:ident($request:ident { $($field:ident: $value:expr),* $(,)? })) => {{
+            #[allow(clippy::needless_update)]
             let message = $request { tenant_id: tenant_id(), $($field: $value,)* ..Default::default() };
             let mut request = Request::new(message);
             request.metadata_mut().insert("x-request-id", "same".parse().unwrap());
