@@ -6,7 +6,7 @@
 //!   everything committed before it began has been dropped; what is remembered
 //!   is used for [`FRESH`] after the beginning of the last such poll, by a clock
 //!   that also runs while the process is stopped, and looked up in the store
-//!   after that, until the feed is back.
+//!   after that, or after a fault of the feed, until the feed is back.
 //! - A look-up takes a token before it reads and is remembered only if the token
 //!   still stands; a drop changes the token. So a record read before a change
 //!   cannot be remembered after it.
@@ -176,6 +176,9 @@ impl Directory {
         let mut position = None;
         loop {
             if let Err(error) = self.poll(&store, &mut position).await {
+                // It may come back as another store, with other tenants or none:
+                // until the feed has told, nothing remembered is used.
+                self.fresh_until_ms.store(0, Ordering::Release);
                 tracing::debug!(%error, "change feed interrupted");
                 tokio::time::sleep(REST).await;
             }
