@@ -4,10 +4,13 @@
 pub const RULE: &str =
     "3 to 63 characters: a lower-case letter, then lower-case letters, digits and hyphens";
 
+/// Bytes of the longest one.
+pub const MAX_BYTES: usize = 63;
+
 /// Whether this is a tenant id: `^[a-z][a-z0-9-]{2,62}$`.
 pub fn is_valid(id: &str) -> bool {
     let bytes = id.as_bytes();
-    (3..=63).contains(&bytes.len())
+    (3..=MAX_BYTES).contains(&bytes.len())
         && bytes.first().is_some_and(u8::is_ascii_lowercase)
         && bytes
             .iter()

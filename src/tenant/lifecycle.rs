@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How often a commit is tried again when others write the same record.
-pub(super) const ATTEMPTS: usize = 8;
+pub(super) const ATTEMPTS: usize = 32;
 
 const REASON_CHARS: usize = 512;
 

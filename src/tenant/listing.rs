@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{
-    Tenant, Tenants,
+    Tenant, Tenants, id,
     page::Listing,
     record::{self, State},
 };
@@ -81,6 +81,12 @@ impl Tenants {
     /// # Errors
     /// [`Error::InvalidPageToken`](crate::error::Error::InvalidPageToken); those of the store.
     pub async fn list(&self, filter: &Filter, size: usize, page_token: &str) -> Result<Listed> {
+        if filter.name_prefix.len() > id::MAX_BYTES {
+            return Ok(Listed {
+                tenants: Vec::new(),
+                next_page_token: String::new(),
+            });
+        }
         let selected = record::encode(filter)?;
         let listing = Listing {
             name: "ListTenants",

@@ -8,7 +8,11 @@
 //! A cursor is not kept with the job, as a place in a scan means nothing to
 //! another server after a failover.
 
-use std::time::{Duration, Instant};
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -65,6 +69,33 @@ pub enum Work {
     },
     /// Every record: the space was removed.
     Removed,
+}
+
+impl Work {
+    /// Whether there is nothing left to do for the other once this is done.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Removed, _) => true,
+            (Self::Orphans { below }, Self::Orphans { below: other }) => other <= below,
+            (
+                Self::Below { prefix, version },
+                Self::Below {
+                    prefix: other_prefix,
+                    version: other,
+                },
+            ) => prefix == other_prefix && other <= version,
+            _ => false,
+        }
+    }
+
+    /// Sorts whatever covers another before it.
+    fn narrowness(&self) -> (u8, Reverse<u64>) {
+        match self {
+            Self::Removed => (0, Reverse(0)),
+            Self::Orphans { below } => (1, Reverse(*below)),
+            Self::Below { version, .. } => (2, Reverse(*version)),
+        }
+    }
 }
 
 /// Names a job that was left.
@@ -149,28 +180,43 @@ pub async fn run(store: Handle) {
 /// # Errors
 /// Those of the store; what was not done is left for the next pass.
 async fn pass(store: &Handle, me: &str) -> Result<()> {
-    for (path, version, job) in list(store, PREFIX).await? {
+    let mut jobs = list(store, PREFIX).await?;
+    // The widest first, as it does the work of the others: a tenant that is
+    // flushed over and over is scanned once.
+    jobs.sort_by_key(|(_, _, job)| job.work.narrowness());
+    let mut done: HashMap<Incarnation, Vec<Work>> = HashMap::new();
+    for (path, version, job) in jobs {
         let now_ms = store.now_ms();
-        if job
-            .claim
-            .as_ref()
-            .is_some_and(|claim| claim.by != me && now_ms < claim.until_ms)
-        {
+        let claimed_by_another = |claim: &Claim| claim.by != me && now_ms < claim.until_ms;
+        if job.claim.as_ref().is_some_and(claimed_by_another) {
             continue;
         }
-        if is_ready(store, &job).await? {
+        let done = done.entry(job.incarnation).or_default();
+        let abandoned = now_ms > job.create_ms.saturating_add(ABANDONED_MS);
+        if done.iter().any(|work| work.covers(&job.work)) {
+            remove(store, path, version).await?;
+        } else if is_ready(store, &job).await? {
+            let work = job.work.clone();
             let mut claimed = Claimed {
                 path,
                 version,
                 job,
                 me: me.to_owned(),
             };
-            claimed.work_off(store, None).await?;
-        } else if now_ms > job.create_ms.saturating_add(ABANDONED_MS) {
-            let write = Write::delete(Key::new(Table::Job, path)).when(Check::Version(version));
-            store.commit(&Space::registry(), Batch::of([write])).await?;
+            if claimed.work_off(store, None).await? {
+                done.push(work);
+            }
+        } else if abandoned {
+            remove(store, path, version).await?;
         }
     }
+    Ok(())
+}
+
+/// Removes a job, unless another has claimed it meanwhile; that one will.
+async fn remove(store: &Handle, path: Bytes, version: u64) -> Result<()> {
+    let write = Write::delete(Key::new(Table::Job, path)).when(Check::Version(version));
+    store.commit(&Space::registry(), Batch::of([write])).await?;
     Ok(())
 }
 
@@ -266,7 +312,7 @@ impl Claimed {
             bytes += reclaimed.bytes;
             after = reclaimed.next;
             if after.is_none() {
-                self.finish(store).await?;
+                remove(store, self.path.clone(), self.version).await?;
                 tracing::debug!(incarnation = %self.job.incarnation, entries, bytes, "reclaimed");
                 return Ok(true);
             }
@@ -320,13 +366,5 @@ impl Claimed {
             Commit::Refused(Refusal::Conflict { .. }) => Ok(false),
             Commit::Refused(refusal) => Err(super::unexpected(&refusal)),
         }
-    }
-
-    async fn finish(&self, store: &Handle) -> Result<()> {
-        let write = Write::delete(Key::new(Table::Job, self.path.clone()))
-            .when(Check::Version(self.version));
-        // Refused where another claimed it meanwhile; that one will finish it.
-        store.commit(&Space::registry(), Batch::of([write])).await?;
-        Ok(())
     }
 }

@@ -334,7 +334,7 @@ async fn changes_without_an_etag_all_happen() {
         update_mask: vec![format!("labels.l{n}")],
     };
     let answers =
-        join_all((0..5).map(|n| replica.tenants.update(label(n), Change::default()))).await;
+        join_all((0..20).map(|n| replica.tenants.update(label(n), Change::default()))).await;
     for answer in answers {
         answer.unwrap();
     }
@@ -346,7 +346,50 @@ async fn changes_without_an_etag_all_happen() {
             .unwrap()
             .labels
             .len(),
-        5
+        20
+    );
+}
+
+#[tokio::test]
+async fn numbers_in_settings_come_back_to_the_last_bit() {
+    let stage = Stage::new();
+    let replica = stage.replica().await;
+    let numbers = [
+        0.1,
+        1e-7,
+        123_456_789.123_456_79,
+        2.0_f64.powi(60) + 1.0,
+        f64::MAX,
+        5e-324,
+        0.1 + 0.2,
+    ];
+    let settings = numbers
+        .iter()
+        .enumerate()
+        .map(|(at, number)| (at.to_string(), (*number).into()))
+        .collect();
+    let profile = Profile {
+        settings: Some(settings),
+        ..Profile::default()
+    };
+    let new = NewTenant {
+        tenant_id: "acme".into(),
+        profile,
+    };
+    let created = replica
+        .tenants
+        .create(new, Change::default())
+        .await
+        .unwrap()
+        .tenant;
+    assert_eq!(
+        replica
+            .tenants
+            .get(&Caller::Admin, "acme")
+            .await
+            .unwrap()
+            .settings,
+        created.settings
     );
 }
 

@@ -165,3 +165,36 @@ async fn another_replica_takes_over_the_job_of_one_that_died() {
         .unwrap();
     assert_eq!((audit.found.entries, audit.found.orphaned_bytes), (0, 0));
 }
+
+#[tokio::test]
+async fn a_tenant_flushed_over_and_over_is_scanned_once() {
+    let stage = Stage::new();
+    let incarnation = Incarnation::random();
+    stage.fill(incarnation, "default", 10).await;
+    for below in 1..=50 {
+        reclaim::enqueue(&stage.store, incarnation, Work::Orphans { below })
+            .await
+            .unwrap();
+        assert_eq!(flush(&stage, incarnation).await, below);
+    }
+    for version in [7, 5, 6] {
+        let work = Work::Below {
+            prefix: "web:".into(),
+            version,
+        };
+        reclaim::enqueue(&stage.store, incarnation, work)
+            .await
+            .unwrap();
+    }
+    let before = stage.counters.calls();
+    let running = background(&stage.store);
+    eventually(async || stage.records(Table::Job).await.is_empty()).await;
+    running.abort();
+    assert_eq!(stage.counters.calls().since(before).reclaim, 2);
+    let usage = stage
+        .store
+        .usage(&Space::tenant(incarnation))
+        .await
+        .unwrap();
+    assert_eq!((usage.entries, usage.orphaned_bytes), (0, 0));
+}
