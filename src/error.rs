@@ -39,6 +39,14 @@ pub enum Error {
         limit: usize,
     },
 
+    /// The values of a batch do not fit into one answer.
+    #[error(
+        "keys: the values before this one fill an answer, {limit} bytes; ask for fewer at once"
+    )]
+    AnswerTooLarge {
+        /// Bytes of values that an answer holds.
+        limit: u64,
+    },
     /// The request message is over the limit; it was not read.
     #[error("the request message is larger than {limit} bytes")]
     MessageTooLarge {

@@ -2,11 +2,9 @@
 //! which replica or memory answered.
 
 use super::{Cache, Entry, Freshness, rules, rules::At};
-#[cfg(doc)]
-use crate::error::Error;
 use crate::{
-    codec::Frame,
-    error::{Result, Violations},
+    codec::{Frame, Head},
+    error::{Error, Result, Violations},
     store::{Key, Record},
     tenant::Tenancy,
 };
@@ -14,6 +12,10 @@ use crate::{
 /// What a compressed value may open to: the most that a configuration may allow
 /// new ones, so that a limit set lower makes no older entry unreadable.
 const OPENED_BYTES: usize = 256 << 20;
+
+/// Bytes of values in the answer of a batch. A thousand values that compress
+/// well would else open to many times what their tenant may store.
+const ANSWER_BYTES: u64 = 64 << 20;
 
 impl Cache {
     /// The entry under a key; `None` is a miss.
@@ -41,7 +43,8 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::BatchTooLarge`], [`Error::ScopeMissing`] for
-    /// the namespace, and the store's; for a key as [`Cache::get`].
+    /// the namespace, and the store's; for a key as [`Cache::get`], and
+    /// [`Error::AnswerTooLarge`] where the values before it fill the answer.
     pub async fn batch_get(
         &self,
         tenancy: &Tenancy,
@@ -70,11 +73,33 @@ impl Cache {
         }
         let seen = self.see(tenancy, &wanted).await?;
         let floor = seen.snapshot.floor(namespace);
+        let mut room = ANSWER_BYTES;
         let allowed = results.iter_mut().filter(|result| result.is_ok());
         for (result, record) in allowed.zip(seen.records) {
-            *result = Self::open(record, floor);
+            *result = Self::open_within(&mut room, record, floor);
         }
         Ok(results)
+    }
+
+    /// The entry in a record, if its value fits into the room that is left; one
+    /// value always fits, however large.
+    fn open_within(room: &mut u64, record: Option<Record>, floor: u64) -> Result<Option<Entry>> {
+        let record = record.filter(|record| record.version > floor);
+        let head = match &record {
+            Some(record) => Head::decode(&record.value)?,
+            None => None,
+        };
+        let size_bytes = head.map_or(0, |head| head.size_bytes);
+        if size_bytes > *room && *room < ANSWER_BYTES {
+            return Err(Error::AnswerTooLarge {
+                limit: ANSWER_BYTES,
+            });
+        }
+        let entry = Self::open(record, floor)?;
+        if entry.is_some() {
+            *room = room.saturating_sub(size_bytes);
+        }
+        Ok(entry)
     }
 
     /// The entry in a record; `None` where there is none, where a flush hides it,

@@ -224,6 +224,9 @@ impl Shape {
                 .violation(field, error)
                 .with("items", items)
                 .with("limit", limit),
+            Error::AnswerTooLarge { limit } => Self::new(Code::InvalidArgument, "BATCH_TOO_LARGE")
+                .violation("keys", error)
+                .with("limit", limit),
             Error::MessageTooLarge { limit } => Self::new(Code::InvalidArgument, "ENTRY_TOO_LARGE")
                 .violation("", error)
                 .with("limit", limit),
@@ -412,6 +415,11 @@ mod tests {
                     items: 2,
                     limit: 1,
                 },
+                InvalidArgument,
+                "BATCH_TOO_LARGE",
+            ),
+            (
+                Error::AnswerTooLarge { limit: 1 },
                 InvalidArgument,
                 "BATCH_TOO_LARGE",
             ),

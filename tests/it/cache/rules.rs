@@ -291,6 +291,31 @@ async fn sizes_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_batch_opens_no_more_than_an_answer_holds() {
+    let rig = Rig::new();
+    let (tenant, cache) = (tenancy(), &rig.cache);
+    let large = "x".repeat(20 << 20);
+    let stored = rig.set(&tenant, "large", &large).await.stored_bytes;
+    assert!(stored < 100_000);
+    rig.set(&tenant, "small", "v").await;
+    let mut asked = vec!["large".to_owned(); 999];
+    asked.push("small".to_owned());
+    let fresh = Freshness::default();
+    let read = cache.batch_get(&tenant, "", &asked, &fresh).await.unwrap();
+    let refused = Error::AnswerTooLarge { limit: 64 << 20 };
+    assert!(read[..3].iter().all(|result| matches!(result, Ok(Some(_)))));
+    assert!(
+        read[3..999]
+            .iter()
+            .all(|result| *result == Err(refused.clone()))
+    );
+    assert!(
+        read[999].as_ref().unwrap().is_some(),
+        "what fits is answered"
+    );
+}
+
+#[tokio::test]
 async fn limits_refuse_with_their_figures() {
     let rig = Rig::new();
     let cache = &rig.cache;
