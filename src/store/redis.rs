@@ -101,7 +101,7 @@ impl Redis {
     /// be called in a runtime.
     ///
     /// # Errors
-    /// [`Error::Misuse`] for a URL that cannot be read, with what is allowed.
+    /// [`Error::Unusable`] for a URL that cannot be read, with what is allowed.
     pub fn connect(settings: &Settings) -> Result<Self> {
         let config = address::config(settings)?;
         let shared = Arc::new(Shared::new());

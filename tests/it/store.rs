@@ -6,6 +6,7 @@ mod differential;
 mod durability;
 mod observed;
 mod redis_faults;
+mod redis_peers;
 mod redis_shapes;
 
 use std::{sync::Arc, time::Duration};

@@ -36,7 +36,7 @@ const ALLOWED: &str = "redis.url: allowed are redis://[user:password@]host:port[
 /// The driver's configuration for these settings.
 pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
     let url = settings.url.expose_secret().trim();
-    let wrong = |what: &str| Error::Misuse(format!("{ALLOWED}; {what}"));
+    let wrong = |what: &str| Error::Unusable(format!("{ALLOWED}; {what}"));
     let (scheme, rest) = url
         .split_once("://")
         .ok_or_else(|| wrong("there is no scheme"))?;
@@ -46,8 +46,12 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
     if scheme.ends_with("unix") && !rest.contains('/') {
         return Err(wrong("the path of the socket is missing"));
     }
-    let read = match scheme {
-        "unix" => Config::from_url(&format!("redis+unix://{rest}")),
+    let read = match (scheme.ends_with("unix"), rest.split_once("@/")) {
+        // The driver's reader wants a host after a password, and then ignores it.
+        (true, Some((user, path))) if !user.contains('/') => {
+            Config::from_url(&format!("redis+unix://{user}@localhost/{path}"))
+        }
+        (true, _) => Config::from_url(&format!("redis+unix://{rest}")),
         _ => Config::from_url(url),
     };
     let mut config = read.map_err(|error| wrong(error.details()))?;
@@ -145,7 +149,7 @@ mod tests {
             "redis-sentinel://:secret@a:1",
             "unix://a",
         ] {
-            let Err(Error::Misuse(words)) = config(&settings(url)) else {
+            let Err(Error::Unusable(words)) = config(&settings(url)) else {
                 panic!("{url} was read")
             };
             assert!(

@@ -8,7 +8,10 @@ use riptide_persistence::store::{
     Table, Write, redis::Redis,
 };
 
-use super::redis_faults::{answering, connected, space};
+use super::{
+    patient,
+    redis_faults::{answering, open_for, space},
+};
 use crate::redis::{Cluster, Redis as Server, Sentinels};
 
 fn entry(name: &str) -> Key {
@@ -53,7 +56,7 @@ async fn a_unix_socket_is_reached() {
     let server = Server::start();
     for scheme in ["unix", "redis+unix"] {
         let url = format!("{scheme}://{}", server.socket().display());
-        let store = connected(&url).await;
+        let store = patient(&url).await;
         applied(&store, &space(), entries(3)).await;
     }
 }
@@ -61,7 +64,7 @@ async fn a_unix_socket_is_reached() {
 #[tokio::test]
 async fn a_cluster_keeps_each_space_on_one_node() {
     let cluster = Cluster::start();
-    let store = connected(&cluster.url()).await;
+    let store = patient(&cluster.url()).await;
     let start = store.changes(None).await.unwrap().position;
     for _ in 0..12 {
         let space = space();
@@ -120,7 +123,9 @@ async fn a_cluster_keeps_each_space_on_one_node() {
 #[tokio::test]
 async fn a_slot_that_moves_takes_its_space_along() {
     let cluster = Cluster::start();
-    let store = connected(&cluster.url()).await;
+    // Commits are repeated for so long while the slot moves.
+    let store = open_for(&cluster.url(), Duration::from_secs(2));
+    answering(&store).await;
     let space = space();
     applied(&store, &space, entries(20)).await;
     let any = &cluster.nodes[0];
@@ -174,7 +179,7 @@ async fn a_slot_that_moves_takes_its_space_along() {
 #[tokio::test]
 async fn sentinels_tell_the_primary_and_the_next_one() {
     let mut group = Sentinels::start();
-    let store = connected(&group.url()).await;
+    let store = patient(&group.url()).await;
     let space = space();
     applied(&store, &space, entries(20)).await;
     assert_eq!(group.primary.cli(&["wait", "1", "5000"]), "1");

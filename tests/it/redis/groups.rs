@@ -1,0 +1,185 @@
+//! Servers that belong together: a Cluster, a Sentinel group. It does not know how
+//! a single one is started.
+
+use std::{fs, process::Child};
+
+use tempfile::TempDir;
+
+use super::{Options, Redis, answers, cli, eventually, free_port, spawn};
+
+/// Three primaries that share the slots.
+pub struct Cluster {
+    /// The nodes, in the order of their slots.
+    pub nodes: Vec<Redis>,
+}
+
+impl Cluster {
+    /// Starts them and waits until each sees the cluster whole.
+    pub fn start() -> Self {
+        let nodes: Vec<Redis> = (0..3).map(|_| cluster_node()).collect();
+        for (node, slots) in
+            nodes
+                .iter()
+                .zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")])
+        {
+            assert_eq!(
+                node.cli(&["cluster", "addslotsrange", slots.0, slots.1]),
+                "OK"
+            );
+        }
+        let first = &nodes[0];
+        for (epoch, node) in nodes.iter().enumerate() {
+            node.cli(&["cluster", "set-config-epoch", &(epoch + 1).to_string()]);
+        }
+        for node in &nodes[1..] {
+            let bus = node.cli(&["config", "get", "cluster-port"]);
+            let bus = bus.lines().last().unwrap();
+            assert_eq!(
+                first.cli(&["cluster", "meet", "127.0.0.1", &node.port.to_string(), bus]),
+                "OK"
+            );
+        }
+        for node in &nodes {
+            eventually("the cluster is whole", || {
+                let info = node.cli(&["cluster", "info"]);
+                info.contains("cluster_state:ok")
+                    && info.contains("cluster_known_nodes:3")
+                    && info.contains("cluster_slots_ok:16384")
+            });
+        }
+        Self { nodes }
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        let others: Vec<String> = self.nodes[1..]
+            .iter()
+            .map(|node| format!("node=127.0.0.1:{}", node.port))
+            .collect();
+        format!(
+            "redis-cluster://127.0.0.1:{}?{}",
+            self.nodes[0].port,
+            others.join("&")
+        )
+    }
+}
+
+fn cluster_node() -> Redis {
+    let bus = free_port().to_string();
+    Options::new()
+        .with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1000",
+            "--cluster-port",
+            &bus,
+        ])
+        .with(&["--cluster-announce-ip", "127.0.0.1"])
+        .start()
+}
+
+/// A primary, a replica, and three Sentinels that watch them under the name
+/// `main`.
+pub struct Sentinels {
+    /// The server that is primary at the start.
+    pub primary: Redis,
+    /// The server that follows it.
+    pub replica: Redis,
+    sentinels: Vec<(Child, u16)>,
+    _folder: TempDir,
+}
+
+impl Sentinels {
+    /// Starts them and waits until each Sentinel knows the others and the replica.
+    pub fn start() -> Self {
+        let primary = Redis::start();
+        let replica = Options::new()
+            .with(&["--replicaof", "127.0.0.1", &primary.port.to_string()])
+            .start();
+        let folder = tempfile::Builder::new()
+            .prefix("sentinels-")
+            .tempdir()
+            .unwrap();
+        let mut group = Self {
+            primary,
+            replica,
+            sentinels: Vec::new(),
+            _folder: folder,
+        };
+        for number in 0..3 {
+            let folder = group._folder.path().join(number.to_string());
+            fs::create_dir(&folder).unwrap();
+            let file = folder.join("sentinel.conf");
+            let watched = group.primary.port;
+            fs::write(
+                &file,
+                format!(
+                    "sentinel monitor main 127.0.0.1 {watched} 2\nsentinel down-after-milliseconds main 500\n\
+                     sentinel failover-timeout main 3000\n"
+                ),
+            )
+            .unwrap();
+            let port = free_port();
+            let mut child = spawn(
+                &folder,
+                port,
+                &["--sentinel".into()],
+                &[file.to_str().unwrap()],
+            );
+            let up = answers(&mut child, port);
+            group.sentinels.push((child, port));
+            assert!(
+                up,
+                "a Sentinel did not start: {}",
+                fs::read_to_string(folder.join("log")).unwrap_or_default()
+            );
+        }
+        for (_, port) in &group.sentinels {
+            eventually("the Sentinels know each other", || {
+                let info = cli(*port, None, &["info", "sentinel"]);
+                info.contains("slaves=1") && info.contains("sentinels=3")
+            });
+        }
+        group
+    }
+
+    /// Their URL.
+    pub fn url(&self) -> String {
+        let others: Vec<String> = self.sentinels[1..]
+            .iter()
+            .map(|(_, port)| format!("node=127.0.0.1:{port}"))
+            .collect();
+        format!(
+            "redis-sentinel://127.0.0.1:{}?sentinelServiceName=main&{}",
+            self.sentinels[0].1,
+            others.join("&")
+        )
+    }
+}
+
+impl Drop for Sentinels {
+    fn drop(&mut self) {
+        for (child, _) in &mut self.sentinels {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn a_cluster_and_sentinels_come_up() {
+    let cluster = Cluster::start();
+    assert!(
+        cluster.nodes[2]
+            .cli(&["cluster", "nodes"])
+            .contains("10923-16383")
+    );
+    let group = Sentinels::start();
+    assert!(
+        group
+            .replica
+            .cli(&["info", "replication"])
+            .contains("role:slave")
+    );
+}
