@@ -15,6 +15,7 @@ mod cli;
 mod config;
 mod process;
 mod redis;
+mod redis_groups;
 mod rpc;
 mod sdk;
 mod server;

@@ -13,9 +13,6 @@ use std::{
 
 use tempfile::TempDir;
 
-mod groups;
-pub use groups::{Cluster, Sentinels};
-
 /// How a server is started.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -179,7 +176,7 @@ pub fn free_port() -> u16 {
     );
 }
 
-fn spawn(folder: &Path, port: u16, arguments: &[String], first: &[&str]) -> Child {
+pub fn spawn(folder: &Path, port: u16, arguments: &[String], first: &[&str]) -> Child {
     let log = fs::File::options()
         .create(true)
         .append(true)
@@ -225,7 +222,7 @@ fn spawn(folder: &Path, port: u16, arguments: &[String], first: &[&str]) -> Chil
 }
 
 /// Whether the server comes to answer on its port; not if it ends before.
-fn answers(child: &mut Child, port: u16) -> bool {
+pub fn answers(child: &mut Child, port: u16) -> bool {
     let until = Instant::now() + Duration::from_secs(20);
     while Instant::now() < until {
         if child.try_wait().unwrap().is_some() {
@@ -252,7 +249,7 @@ fn ping(port: u16) -> Option<String> {
     Some(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
-fn cli(port: u16, password: Option<&str>, arguments: &[&str]) -> String {
+pub fn cli(port: u16, password: Option<&str>, arguments: &[&str]) -> String {
     let mut command = Command::new("redis-cli");
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
     if let Some(password) = password {

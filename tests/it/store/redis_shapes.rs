@@ -12,7 +12,10 @@ use super::{
     patient,
     redis_faults::{answering, open_for, space},
 };
-use crate::redis::{Cluster, Redis as Server, Sentinels};
+use crate::{
+    redis::Redis as Server,
+    redis_groups::{Cluster, Sentinels},
+};
 
 fn entry(name: &str) -> Key {
     Key::entry("default", name)

@@ -5,7 +5,7 @@ use std::{fs, process::Child};
 
 use tempfile::TempDir;
 
-use super::{Options, Redis, answers, cli, eventually, free_port, spawn};
+use crate::redis::{Options, Redis, answers, cli, eventually, free_port, spawn};
 
 /// Three primaries that share the slots.
 pub struct Cluster {
@@ -35,7 +35,13 @@ impl Cluster {
             let bus = node.cli(&["config", "get", "cluster-port"]);
             let bus = bus.lines().last().unwrap();
             assert_eq!(
-                first.cli(&["cluster", "meet", "127.0.0.1", &node.port.to_string(), bus]),
+                first.cli(&[
+                    "cluster",
+                    "meet",
+                    "127.0.0.1",
+                    &node.port().to_string(),
+                    bus
+                ]),
                 "OK"
             );
         }
@@ -54,11 +60,11 @@ impl Cluster {
     pub fn url(&self) -> String {
         let others: Vec<String> = self.nodes[1..]
             .iter()
-            .map(|node| format!("node=127.0.0.1:{}", node.port))
+            .map(|node| format!("node=127.0.0.1:{}", node.port()))
             .collect();
         format!(
             "redis-cluster://127.0.0.1:{}?{}",
-            self.nodes[0].port,
+            self.nodes[0].port(),
             others.join("&")
         )
     }
@@ -95,7 +101,7 @@ impl Sentinels {
     pub fn start() -> Self {
         let primary = Redis::start();
         let replica = Options::new()
-            .with(&["--replicaof", "127.0.0.1", &primary.port.to_string()])
+            .with(&["--replicaof", "127.0.0.1", &primary.port().to_string()])
             .start();
         let folder = tempfile::Builder::new()
             .prefix("sentinels-")
@@ -111,7 +117,7 @@ impl Sentinels {
             let folder = group._folder.path().join(number.to_string());
             fs::create_dir(&folder).unwrap();
             let file = folder.join("sentinel.conf");
-            let watched = group.primary.port;
+            let watched = group.primary.port();
             fs::write(
                 &file,
                 format!(
