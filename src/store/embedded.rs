@@ -1,6 +1,8 @@
 //! The embedded backend: a file of this process, or memory. One thread writes,
 //! any thread reads. It does not know what is stored in it.
 
+#[cfg(test)]
+mod background;
 mod clock;
 mod decision;
 #[cfg(test)]
@@ -12,6 +14,7 @@ mod ledger;
 mod opening;
 mod shelter;
 mod snapshot;
+mod work;
 mod writer;
 
 use std::{
@@ -35,7 +38,8 @@ use self::{
     history::History,
     opening::Opening,
     snapshot::Snapshot,
-    writer::{Answer, Request, Work, Writer},
+    work::{Answer, Request, Work},
+    writer::Writer,
 };
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Page, Position, Query, Read,

@@ -4,6 +4,7 @@
 mod conformance;
 mod differential;
 mod durability;
+mod embedded;
 mod observed;
 mod redis_faults;
 mod redis_peers;

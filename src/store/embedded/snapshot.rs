@@ -34,6 +34,13 @@ impl Snapshot {
         })
     }
 
+    /// Rows of records and of spaces.
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> Result<(u64, u64)> {
+        use redb::ReadableTableMetadata;
+        Ok((self.records.len()?, self.spaces.len()?))
+    }
+
     pub(super) fn read(
         &self,
         space: &Space,

@@ -1,6 +1,9 @@
 //! The one thread that writes: takes what is queued, applies it in one
-//! transaction, makes it durable when it has promised to, and gets up again
-//! after the disk has failed. It does not know what a batch means.
+//! transaction, and makes it durable when it has promised to. It does not know
+//! what a batch means.
+
+mod recovery;
+mod transaction;
 
 use std::{
     sync::{
@@ -11,17 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redb::{Database, Durability, WriteTransaction};
-use tokio::sync::oneshot;
+use redb::Database;
 
+use self::transaction::{Done, Failed, set_durability};
 use super::{
-    super::{Action, Batch, Commit, Cursor, Error, Key, Reclaim, Reclaimed, Space, Table, Write},
+    super::{Commit, Error, Space},
     Shared,
-    fault::{Fault, Result, contained},
-    layout::{META_CLOCK, META_COMMIT},
-    ledger::Ledger,
-    opening::{Disk, Opening},
+    fault::{Result, contained},
+    opening::Opening,
     snapshot::Snapshot,
+    work::{Answer, Request, Work, left_open},
 };
 
 /// The most requests of one transaction.
@@ -40,72 +42,8 @@ const LINGER_BYTES: usize = 64 << 20;
 /// How often records whose time is over are looked for.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
-/// Spaces looked at in one sweep, and records deleted of each.
+/// Spaces looked at in one sweep.
 const SWEEP_SPACES: usize = 256;
-const SWEEP_RECORDS: usize = 512;
-
-/// How long a failed disk is left alone before the next attempt.
-const REST: Duration = Duration::from_millis(500);
-
-/// What is asked of the writer.
-pub(super) enum Work {
-    Commit(Space, Batch),
-    Reclaim {
-        space: Space,
-        what: Reclaim,
-        after: Option<Cursor>,
-        limit: usize,
-    },
-    Close,
-}
-
-impl Work {
-    /// Bytes it holds, about.
-    pub(super) fn weight(&self) -> usize {
-        match self {
-            Self::Commit(_, batch) => batch.writes.iter().map(weight).sum::<usize>() + 256,
-            Self::Reclaim { .. } | Self::Close => 256,
-        }
-    }
-
-    /// Whether it must be durable when it is acknowledged.
-    fn strict(&self) -> bool {
-        match self {
-            Self::Commit(_, batch) => {
-                batch.step.is_some()
-                    || batch
-                        .writes
-                        .iter()
-                        .any(|write| write.key.table != Table::Entry)
-            }
-            Self::Reclaim { .. } => false,
-            Self::Close => true,
-        }
-    }
-}
-
-fn weight(write: &Write) -> usize {
-    let value = match &write.action {
-        Action::Put { value, .. } => value.len(),
-        _ => 0,
-    };
-    64 + write.key.path.len() + value
-}
-
-/// What the writer answers.
-#[derive(Debug)]
-pub(super) enum Answer {
-    Commit(Commit),
-    Reclaimed(Reclaimed),
-    Closed,
-}
-
-/// Something asked, and where to answer.
-pub(super) struct Request {
-    pub(super) work: Work,
-    pub(super) weight: usize,
-    pub(super) reply: oneshot::Sender<std::result::Result<Answer, Error>>,
-}
 
 /// The writing thread's own things.
 pub(super) struct Writer {
@@ -298,112 +236,6 @@ impl Writer {
         }
     }
 
-    /// Applies work in one transaction, at times of its own; `sweep` deletes what
-    /// is over in these spaces too.
-    fn attempt(
-        &mut self,
-        works: &[(&Work, u64)],
-        sweep: Option<&[Space]>,
-    ) -> std::result::Result<Done, Box<Failed>> {
-        let mut number = 0;
-        let mut answers = Vec::with_capacity(works.len());
-        let mut announced = Vec::new();
-        let result =
-            contained(|| self.transact(works, sweep, &mut number, &mut answers, &mut announced));
-        match result {
-            Ok((wrote, durable)) => Ok(Done {
-                answers,
-                announced,
-                wrote,
-                durable,
-            }),
-            Err(fault) => Err(Box::new(Failed {
-                fault,
-                number,
-                answers,
-                announced,
-            })),
-        }
-    }
-
-    fn transact(
-        &mut self,
-        works: &[(&Work, u64)],
-        sweep: Option<&[Space]>,
-        number: &mut u64,
-        answers: &mut Vec<std::result::Result<Answer, Error>>,
-        announced: &mut Vec<Key>,
-    ) -> Result<(bool, bool)> {
-        let mut transaction = self.begin()?;
-        let mut ledger = Ledger::open(&transaction, self.run)?;
-        let mut strict = false;
-        let mut wrote = false;
-        for (work, now_ms) in works {
-            let answer = match work {
-                Work::Commit(space, batch) => {
-                    ledger.commit(space, batch, *now_ms).map(|(commit, keys)| {
-                        announced.extend(keys);
-                        Answer::Commit(commit)
-                    })
-                }
-                Work::Reclaim {
-                    space,
-                    what,
-                    after,
-                    limit,
-                } => ledger
-                    .reclaim(space, what, after.as_ref(), *limit, *now_ms)
-                    .map(Answer::Reclaimed),
-                Work::Close => Ok(Answer::Closed),
-            };
-            if matches!(
-                answer,
-                Ok(Answer::Commit(Commit::Applied(_)) | Answer::Reclaimed(_))
-            ) {
-                wrote = true;
-                strict |= work.strict();
-            }
-            match answer {
-                Err(fault @ Fault::Disk(_)) => return Err(fault),
-                answer => answers.push(answer.map_err(Error::from)),
-            }
-        }
-        let now_ms = self.shared.clock.now_ms();
-        for space in sweep.unwrap_or_default() {
-            wrote = true;
-            match ledger.sweep(space, SWEEP_RECORDS, now_ms) {
-                Ok(0) => ledger.forget(space, now_ms)?,
-                Err(fault @ Fault::Disk(_)) => return Err(fault),
-                Ok(_) | Err(_) => {}
-            }
-        }
-        if !wrote {
-            drop(ledger);
-            transaction.abort()?;
-            return Ok((false, false));
-        }
-        *number = self.number + 1;
-        ledger.set_fact(META_COMMIT, *number)?;
-        ledger.set_fact(META_CLOCK, now_ms)?;
-        ledger.finish()?;
-        set_durability(&mut transaction, strict)?;
-        transaction.commit()?;
-        self.number = *number;
-        if strict {
-            self.clean();
-        } else {
-            self.dirty.get_or_insert_with(Instant::now);
-        }
-        Ok((true, strict))
-    }
-
-    fn begin(&self) -> Result<WriteTransaction> {
-        match &self.database {
-            Some(database) => Ok(database.begin_write()?),
-            None => Err(Fault::Disk(redb::Error::DatabaseClosed)),
-        }
-    }
-
     /// Everything acknowledged is durable.
     fn clean(&mut self) {
         self.dirty = None;
@@ -443,72 +275,6 @@ impl Writer {
         transaction.commit()?;
         self.clean();
         Ok(())
-    }
-
-    /// Takes shelter after the disk has failed: reads go on from the file as it
-    /// is and from what was acknowledged, and writes are refused with `error`.
-    /// Tells the number of the last commit that the file holds.
-    fn get_up(&mut self, error: Error) -> Option<u64> {
-        self.broken = Some((error, Instant::now()));
-        self.database = None;
-        let number = match self.reopen(Disk::Sheltered) {
-            Ok(number) => Some(number),
-            Err(fault) => {
-                self.database = None;
-                let error = Error::from(fault);
-                tracing::error!(%error, "the store's file cannot be read");
-                None
-            }
-        };
-        self.publish();
-        number
-    }
-
-    /// Opens the file again, and applies once more what was acknowledged and is
-    /// not in it. Tells the number of the last commit that it holds.
-    fn reopen(&mut self, disk: Disk) -> Result<u64> {
-        let (database, number) = contained(|| self.opening.again(disk))?;
-        self.database = Some(database);
-        if number >= self.number {
-            // The disk had taken all.
-            self.number = number;
-            self.clean();
-            return Ok(number);
-        }
-        let tail = std::mem::take(&mut self.tail);
-        let works: Vec<(&Work, u64)> = tail.iter().map(|(work, now_ms)| (work, *now_ms)).collect();
-        let result = self.attempt(&works, None);
-        drop(works);
-        self.tail = tail;
-        self.dirty.get_or_insert_with(Instant::now);
-        result.map(|_| number).map_err(|failed| failed.fault)
-    }
-
-    /// Finds out whether a failed disk works again.
-    fn mend(&mut self) -> std::result::Result<(), Error> {
-        let Some((error, since)) = self.broken.clone() else {
-            return Ok(());
-        };
-        if since.elapsed() < REST {
-            return Err(error);
-        }
-        self.database = None;
-        match self
-            .reopen(Disk::Written)
-            .and_then(|_| contained(|| self.sync()))
-        {
-            Ok(()) => {
-                tracing::info!("the store's disk works again");
-                self.broken = None;
-                self.publish();
-                Ok(())
-            }
-            Err(fault) => {
-                let error = Error::from(fault);
-                self.get_up(error.clone());
-                Err(error)
-            }
-        }
     }
 
     /// Deletes some of what is over.
@@ -551,41 +317,4 @@ impl Writer {
             None => closed,
         }
     }
-}
-
-/// What is said of a request whose transaction may or may not last.
-fn left_open(answer: std::result::Result<Answer, Error>) -> std::result::Result<Answer, Error> {
-    match answer {
-        Ok(Answer::Commit(Commit::Applied(_)) | Answer::Reclaimed(_)) => Err(
-            Error::OutcomeUnknown("the disk failed while it was written".into()),
-        ),
-        answer => answer,
-    }
-}
-
-fn set_durability(transaction: &mut WriteTransaction, strict: bool) -> Result<()> {
-    if strict {
-        transaction.set_durability(Durability::Immediate)?;
-        // Opening after a crash must not have to walk the whole file.
-        transaction.set_quick_repair(true);
-    } else {
-        transaction.set_durability(Durability::None)?;
-    }
-    Ok(())
-}
-
-/// A transaction that was committed, or had nothing to write.
-struct Done {
-    answers: Vec<std::result::Result<Answer, Error>>,
-    announced: Vec<Key>,
-    wrote: bool,
-    durable: bool,
-}
-
-/// A transaction that failed. Its number is 0 where it never came to a commit.
-struct Failed {
-    fault: Fault,
-    number: u64,
-    answers: Vec<std::result::Result<Answer, Error>>,
-    announced: Vec<Key>,
 }

@@ -4,6 +4,7 @@
 //! Cases use spaces and paths of their own, so that several could share a store.
 
 mod accounting;
+mod batches;
 mod checks;
 mod concurrency;
 mod entries;
@@ -42,11 +43,12 @@ crate::store::on_every_backend!(cases, {
         a_conflict_names_the_write_and_the_version_found
         an_expired_record_is_absent_to_checks
         a_floor_hides_old_records_from_a_write
+        versions_grow_and_are_never_zero
+        outcomes_tell_what_was_and_what_is;
+    batches:
         a_batch_applied_whole_stands_or_falls
         a_batch_of_single_writes_decides_each
         single_writes_see_those_before_them
-        versions_grow_and_are_never_zero
-        outcomes_tell_what_was_and_what_is
         misuse_is_named_and_writes_nothing
         an_empty_batch_is_applied;
     entries:

@@ -1,201 +1,18 @@
 //! Random batches for both backends, and every reply compared. It does not know
 //! which of them is right; that is the conformance suite's business.
 
+mod operations;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use proptest::{
-    prelude::*,
-    sample::select,
-    strategy::Just,
-    test_runner::{Config, TestRunner},
-};
+use proptest::test_runner::{Config, TestRunner};
 use riptide_persistence::store::{
-    Action, Applied, Batch, Check, Commit, Expiry, Handle, Incarnation, Key, Limits, Listed, Mode,
-    Outcome, Query, Reclaim, Space, Step, Table, Usage, View, Write, embedded::Embedded,
+    Applied, Batch, Check, Commit, Expiry, Handle, Incarnation, Key, Listed, Mode, Outcome, Query,
+    Reclaim, Space, Table, Usage, View, Write, embedded::Embedded,
 };
 
-/// Paths, few so that writes meet.
-const PATHS: [&[u8]; 7] = [
-    b"a",
-    b"ab",
-    b"a:b",
-    b"n:\0{x}*",
-    b"n:\xff\r\n",
-    b"n:?[a]",
-    b"z",
-];
-
-/// Metered records are of one table in a space: entries here, tenants where the
-/// space is taken for a registry.
-const TABLES: [Table; 5] = [
-    Table::Entry,
-    Table::Entry,
-    Table::ApiKey,
-    Table::Job,
-    Table::Control,
-];
-
-/// What is done to both.
-#[derive(Clone, Debug)]
-enum Operation {
-    Commit(Commitment),
-    /// Records that end at once, and the wait until they are over and uncounted.
-    Ending(Vec<(Key, u64)>),
-    Reclaim {
-        orphans: bool,
-        prefix: usize,
-        limit: usize,
-    },
-    List {
-        table: Table,
-        prefix: usize,
-        limit: usize,
-        value_bytes: usize,
-    },
-}
-
-#[derive(Clone, Debug)]
-struct Commitment {
-    writes: Vec<Draft>,
-    each: bool,
-    seen: Seen,
-    limits: Limits,
-    step: Option<Step>,
-}
-
-/// Which view a batch relies on.
-#[derive(Clone, Copy, Debug)]
-enum Seen {
-    Any,
-    Present,
-    Past,
-}
-
-/// A write whose versions are still to be looked up.
-#[derive(Clone, Debug)]
-struct Draft {
-    key: Key,
-    check: Lookup,
-    action: Action,
-    hidden: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Lookup {
-    Check(Check),
-    /// The version the record has.
-    Present,
-}
-
-/// What a table, or a step, is in a registry.
-fn in_registry(operation: &mut Operation) {
-    let table = |table: &mut Table| {
-        if *table == Table::Entry {
-            *table = Table::Tenant;
-        }
-    };
-    match operation {
-        Operation::Commit(commitment) => {
-            commitment
-                .writes
-                .iter_mut()
-                .for_each(|draft| table(&mut draft.key.table));
-            commitment.step = commitment.step.filter(|step| *step != Step::Generation);
-        }
-        Operation::Ending(ending) => ending.iter_mut().for_each(|(key, _)| table(&mut key.table)),
-        Operation::List { table: listed, .. } => table(listed),
-        Operation::Reclaim { orphans, .. } => *orphans = true,
-    }
-}
-
-fn operations() -> impl Strategy<Value = Vec<Operation>> {
-    let expiry = prop_oneof![
-        2 => Just(Expiry::Never),
-        1 => (60_000u64..1 << 40).prop_map(Expiry::AfterMs),
-    ];
-    let key =
-        (select(&TABLES[..]), select(&PATHS[..])).prop_map(|(table, path)| Key::new(table, path));
-    let check = prop_oneof![
-        6 => Just(Lookup::Check(Check::Any)),
-        1 => Just(Lookup::Check(Check::Absent)),
-        1 => Just(Lookup::Check(Check::Present)),
-        1 => (1u64..30).prop_map(|version| Lookup::Check(Check::Version(version))),
-        2 => Just(Lookup::Present),
-    ];
-    let action = prop_oneof![
-        5 => (0usize..200, expiry.clone()).prop_map(|(bytes, expiry)| Action::Put { value: vec![b'v'; bytes].into(), expiry }),
-        2 => expiry.prop_map(Action::Touch),
-        2 => Just(Action::Delete),
-        1 => Just(Action::Nothing),
-    ];
-    let draft = (key.clone(), check, action, proptest::bool::weighted(0.1)).prop_map(
-        |(key, check, action, hidden)| Draft {
-            key,
-            check,
-            action,
-            hidden,
-        },
-    );
-    let limits = prop_oneof![
-        3 => Just(Limits::default()),
-        1 => (0u64..8).prop_map(|entries| Limits { entries: Some(entries), bytes: None }),
-        1 => (0u64..800).prop_map(|bytes| Limits { entries: None, bytes: Some(bytes) }),
-        1 => (0u64..8, 0u64..800).prop_map(|(entries, bytes)| Limits { entries: Some(entries), bytes: Some(bytes) }),
-    ];
-    let seen = prop_oneof![2 => Just(Seen::Any), 6 => Just(Seen::Present), 1 => Just(Seen::Past)];
-    let step = prop_oneof![
-        12 => Just(None),
-        1 => Just(Some(Step::Epoch)),
-        1 => Just(Some(Step::Generation)),
-    ];
-    let commit = (
-        proptest::collection::vec(draft, 0..6),
-        any::<bool>(),
-        seen,
-        limits,
-        step,
-    )
-        .prop_map(|(writes, each, seen, limits, step)| Commitment {
-            writes,
-            each,
-            seen,
-            limits,
-            step,
-        });
-    let ending = proptest::collection::vec((key.clone(), 1u64..60), 1..5);
-    let operation = prop_oneof![
-        50 => commit.prop_map(Operation::Commit),
-        2 => ending.prop_map(Operation::Ending),
-        4 => (any::<bool>(), 0..PATHS.len(), 1usize..9)
-            .prop_map(|(orphans, prefix, limit)| Operation::Reclaim { orphans, prefix, limit }),
-        6 => (select(&[Table::Entry, Table::ApiKey, Table::Job][..]), 0..=PATHS.len(), 1usize..9, 0usize..99)
-            .prop_map(|(table, prefix, limit, value_bytes)| Operation::List { table, prefix, limit, value_bytes }),
-    ];
-    // Now and then the space is removed, and what follows meets that.
-    (
-        proptest::collection::vec(operation, 5..40),
-        any::<bool>(),
-        proptest::bool::weighted(0.2),
-        0usize..40,
-    )
-        .prop_map(|(mut operations, registry, remove, place)| {
-            if registry {
-                operations.iter_mut().for_each(in_registry);
-            }
-            if remove {
-                let removal = Commitment {
-                    writes: Vec::new(),
-                    each: false,
-                    seen: Seen::Any,
-                    limits: Limits::default(),
-                    step: Some(Step::Remove),
-                };
-                operations.insert(place.min(operations.len()), Operation::Commit(removal));
-            }
-            operations
-        })
-}
+use self::operations::{Commitment, Lookup, Operation, PATHS, Seen, operations};
 
 /// The two backends, and what both are at.
 struct Pair {
@@ -424,7 +241,7 @@ fn both_backends_answer_the_same() {
     let embedded: Handle = std::sync::Arc::new(Embedded::in_memory().unwrap());
     let redis: Handle = std::sync::Arc::new(runtime.block_on(super::patient(&server.url())));
     let config = Config {
-        cases: 60,
+        cases: 32,
         failure_persistence: None,
         max_shrink_iters: 300,
         ..Config::default()

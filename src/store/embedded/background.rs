@@ -1,0 +1,128 @@
+//! What the writer does on its own, and what it does when it cannot keep up.
+//! These cases know the inside of the store; the port's promises are tested
+//! elsewhere.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::task::JoinSet;
+
+use super::{
+    super::{
+        Batch, Commit, Error, Expiry, Incarnation, Key, Reclaim, Space, Step, Store, Table, Write,
+    },
+    Embedded,
+};
+
+/// A store whose clock the test sets.
+fn with_hands(start_ms: u64) -> (Embedded, Arc<AtomicU64>) {
+    let hands = Arc::new(AtomicU64::new(start_ms));
+    let clock = hands.clone();
+    let store = Embedded::in_memory_with_clock(move || clock.load(Ordering::Relaxed)).unwrap();
+    (store, hands)
+}
+
+/// Rows of records and of spaces in the file.
+fn rows(store: &Embedded) -> (u64, u64) {
+    store.shared.snapshot.load_full().unwrap().rows().unwrap()
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..2_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{what}");
+}
+
+#[tokio::test]
+async fn records_whose_time_is_over_are_deleted_from_idle_spaces() {
+    let (store, hands) = with_hands(1_000_000);
+    for _ in 0..3 {
+        let space = Space::tenant(Incarnation::random());
+        for table in [Table::Entry, Table::Request] {
+            let ends = (0..700).map(|number| {
+                let expiry = Expiry::AfterMs(1 + number % 90);
+                Write::put(Key::new(table, number.to_string()), "v").expiring(expiry)
+            });
+            store.commit(&space, Batch::of(ends)).await.unwrap();
+        }
+        let stays = Write::put(Key::new(Table::Entry, "stays"), "v");
+        store.commit(&space, Batch::of([stays])).await.unwrap();
+    }
+    assert_eq!(rows(&store), (3 * 1401, 3));
+    hands.store(1_000_500, Ordering::Relaxed);
+    until("what is over is deleted", || rows(&store) == (3, 3)).await;
+}
+
+#[tokio::test]
+async fn a_removed_space_is_forgotten_when_it_is_empty_and_long_gone() {
+    let (store, hands) = with_hands(1_000_000);
+    let space = Space::tenant(Incarnation::random());
+    let put = || Batch::of([Write::put(Key::new(Table::Control, "c"), "v")]);
+    store.commit(&space, put()).await.unwrap();
+    let remove = Batch {
+        step: Some(Step::Remove),
+        ..Batch::default()
+    };
+    store.commit(&space, remove).await.unwrap();
+    hands.fetch_add(3_600_000, Ordering::Relaxed);
+    let reclaimed = store
+        .reclaim(&space, Reclaim::Orphans { below: 1 }, None, 100)
+        .await;
+    assert_eq!(reclaimed.unwrap().next, None);
+    assert_eq!(rows(&store), (0, 1), "an hour is remembered");
+    let commit = store.commit(&space, put()).await.unwrap();
+    assert!(matches!(commit, Commit::Refused(_)));
+    hands.fetch_add(2 * 3_600_000, Ordering::Relaxed);
+    until("the space is forgotten", || rows(&store) == (0, 0)).await;
+}
+
+#[tokio::test]
+async fn writes_that_cannot_wait_are_refused_at_once() {
+    let stalled = Arc::new(AtomicBool::new(false));
+    let stall = stalled.clone();
+    let clock = move || {
+        while stall.load(Ordering::Relaxed) && std::thread::current().name() == Some("store-writer")
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        1_000_000
+    };
+    let store = Arc::new(Embedded::in_memory_with_clock(clock).unwrap());
+    let space = Space::tenant(Incarnation::random());
+    stalled.store(true, Ordering::Relaxed);
+    let mut writers = JoinSet::new();
+    for number in 0..6_000u32 {
+        let (store, space) = (store.clone(), space.clone());
+        writers.spawn(async move {
+            let put = Write::put(Key::new(Table::Entry, number.to_string()), "v");
+            store.commit(&space, Batch::of([put])).await
+        });
+    }
+    // The first that is answered is one that was refused.
+    let first = writers.join_next().await.unwrap().unwrap();
+    assert!(matches!(first, Err(Error::Unavailable(_))), "{first:?}");
+    stalled.store(false, Ordering::Relaxed);
+    let applied = writers
+        .join_all()
+        .await
+        .into_iter()
+        .filter(|commit| match commit {
+            Ok(Commit::Applied(_)) => true,
+            Err(Error::Unavailable(_)) => false,
+            other => panic!("{other:?}"),
+        });
+    let applied = applied.count() as u64;
+    assert!((4_096..6_000).contains(&applied), "{applied}");
+    assert_eq!(store.usage(&space).await.unwrap().entries, applied);
+}
