@@ -1,15 +1,21 @@
-//! What the pieces of a call cost by themselves: framing, opening and
-//! compressing a value. It does not know the store or the network.
+//! What the pieces of a call cost by themselves: letting a caller in, framing,
+//! opening and compressing a value. It does not know the network.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, sync::Arc, thread, time::Duration};
 
+use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use futures::FutureExt;
 use riptide_persistence::{
     codec::{Entry, Frame, HEAD_BYTES, Head},
-    config::Compression,
+    config::{self, Compression},
+    store::{Handle, embedded::Embedded},
+    tenant::{Access, Change, Directory, NewTenant, Tenants},
 };
+use secrecy::{ExposeSecret, SecretString};
+use tokio::runtime::{Builder, Runtime};
 
 const SIZES: [usize; 4] = [100, 1 << 10, 64 << 10, 1 << 20];
 
@@ -86,5 +92,59 @@ fn heads(c: &mut Criterion) {
     });
 }
 
-criterion_group!(pieces, frames, heads);
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A caller whom the replica knows: no call of the store, so nothing to wait for.
+fn admission(c: &mut Criterion) {
+    let store: Handle = Arc::new(Embedded::in_memory().unwrap());
+    let directory = Arc::new(Directory::new(Duration::from_secs(3600)));
+    let settings = config::Tenant {
+        default_plan: "free".into(),
+        max_tenants: -1,
+        delete_grace: Duration::ZERO,
+        plans: [("free".to_owned(), config::Plan::default())].into(),
+    };
+    let tenants = Tenants::new(
+        store.clone(),
+        directory.clone(),
+        Arc::new(ArcSwap::from_pointee(settings)),
+        SecretString::from("admin"),
+    );
+    let feed = directory.clone();
+    thread::spawn(move || runtime().block_on(feed.follow(store)));
+    while !directory.is_fresh() {
+        thread::yield_now();
+    }
+    let secret = runtime().block_on(async {
+        let created = tenants
+            .create(NewTenant::default(), Change::default())
+            .await
+            .unwrap();
+        let issued = created.issued.unwrap();
+        let secret = issued.secret.unwrap();
+        let caller = tenants
+            .authenticate(Some(secret.expose_secret()))
+            .await
+            .unwrap();
+        tenants.admit(&caller, "", Access::Read).await.unwrap();
+        secret
+    });
+    // The feed tells of the creation once; after that both are remembered.
+    thread::sleep(Duration::from_millis(300));
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let enter = async || {
+        let key = secret.expose_secret();
+        let caller = tenants.authenticate(Some(key)).await.unwrap();
+        tenants.admit(&caller, "", Access::Read).await.unwrap()
+    };
+    runtime.block_on(enter());
+    c.bench_function("admission", |bench| {
+        bench.iter(|| black_box(enter().now_or_never()));
+    });
+}
+
+criterion_group!(pieces, frames, heads, admission);
 criterion_main!(pieces);
