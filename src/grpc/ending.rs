@@ -20,7 +20,7 @@ pub(super) fn ending(
     leaving: Status,
 ) -> Response<Body> {
     response.map(|inner| {
-        let left = Box::pin(async move { health.reached(Stage::Leaving).await });
+        let left: Left = Box::pin(async move { health.reached(Stage::Leaving).await });
         Body::new(Ending {
             inner,
             left: Some((left, leaving)),
@@ -31,8 +31,10 @@ pub(super) fn ending(
 struct Ending {
     inner: Body,
     /// What is waited for, and what is told then; nothing once it was told.
-    left: Option<(Pin<Box<dyn Future<Output = ()> + Send>>, Status)>,
+    left: Option<(Left, Status)>,
 }
+
+type Left = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl http_body::Body for Ending {
     type Data = Bytes;

@@ -24,7 +24,7 @@ use crate::{
 
 /// Where a call goes.
 #[derive(Clone, Copy, Debug)]
-pub enum Route {
+pub(super) enum Route {
     /// An RPC of ours.
     Rpc(&'static Method),
     /// `grpc.health.v1`.
@@ -37,7 +37,7 @@ pub enum Route {
 
 /// The versions of the reflection protocol.
 #[derive(Clone, Copy, Debug)]
-pub enum Version {
+pub(super) enum Version {
     /// `grpc.reflection.v1`.
     V1,
     /// `grpc.reflection.v1alpha`, which older clients speak.
@@ -49,7 +49,7 @@ static RPCS: LazyLock<HashMap<&str, &Method>> =
 
 impl Route {
     /// The route of a path; an RPC that is not in [`METHODS`] leads nowhere.
-    pub fn of(path: &str) -> Self {
+    pub(super) fn of(path: &str) -> Self {
         if let Some(method) = RPCS.get(path) {
             return Self::Rpc(method);
         }

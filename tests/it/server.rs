@@ -27,7 +27,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-pub use self::clients::{Bearer, Clients, Keyed, empty_call, fields, raw_call, reason};
+pub use self::clients::{Bearer, Clients, empty_call, fields, raw_call, reason};
 use crate::redis::Redis;
 
 /// The admin key of every server here.
