@@ -78,9 +78,9 @@ impl Settings {
 const TICK: Duration = Duration::from_secs(1);
 /// How often a server that has stopped answering is asked again.
 const PROBE: Duration = Duration::from_millis(100);
-/// Unanswered probes after which a connection is given up: about two seconds. The
-/// driver's own check counts from the last write, and probes are writes.
-const SILENCE: u32 = 5;
+/// Unanswered probes in a row after which a connection is given up. The driver's
+/// own check counts from the last write, and probes are writes.
+const SILENCE: u32 = 3;
 /// How often the server is asked for its settings, in ticks.
 const SETTINGS_TICKS: u32 = 30;
 
@@ -266,7 +266,7 @@ async fn pulse(pool: Arc<Pool>, shared: Arc<Shared>, patience: Duration) {
             () = shared.breaker.opened.notified() => {}
         }
         pause = TICK;
-        match pool.time(patience.min(Duration::from_millis(500))).await {
+        match pool.time(patience).await {
             Ok(()) => {
                 silence = 0;
                 shared.breaker.answered();

@@ -80,6 +80,9 @@ if due > 0 then
       local last = tonumber(ends[#ends])
       if last > mark then mark = last end
     end
+    -- A server that evicts may have lost the state and kept the buckets.
+    if entries < 0 then entries = 0 end
+    if bytes < 0 then bytes = 0 end
     local first = call('ZRANGE', KEYS[2], 0, 0)
     due = first[1] and tonumber(first[1]) or 0
   end
@@ -273,6 +276,8 @@ if more_entries then
   end
 end
 
+if entries < 0 then entries = 0 end
+if bytes < 0 then bytes = 0 end
 local before = ''
 if step > 1 then
   before = pack('>I6I7I7', entries, bytes, orphaned)

@@ -159,11 +159,11 @@ impl Reader<'_> {
         let mut all: Vec<Value> = args.iter().map(|arg| Value::from(*arg)).collect();
         all.push(Value::Bytes(keys::changes()));
         all.push(Value::from(id));
-        let answer = self
-            .link
-            .send_blocking("XREAD", hash, all, WAIT)
-            .await
-            .map_err(Fault::of_read)?;
+        let answer = self.link.send_blocking("XREAD", hash, all, WAIT).await;
+        if matches!(answer, Err(Fault::Timeout)) {
+            self.link.renew();
+        }
+        let answer = answer.map_err(Fault::of_read)?;
         // One stream was asked for: a map of it, or nothing.
         let entries = match answer {
             Resp3Frame::Map { data, .. } => data.into_values().next(),

@@ -75,6 +75,8 @@ if state then
     -- Nothing was flushed meanwhile, so whatever else was orphaned has expired.
     if last == 1 and (gone or gen == generation) then orphaned = 0 end
   end
+  if entries < 0 then entries = 0 end
+  if bytes < 0 then bytes = 0 end
   local saved = struct.pack(STATE, 1, removed, ep, gen, seq, bytes, entries, orphaned, mark, due)
   if gone then
     -- The mark of the removed space stays for an hour after the last visit.

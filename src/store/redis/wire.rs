@@ -296,7 +296,8 @@ pub(super) fn answer(mut answer: &[u8], batch: &Batch, exact: bool) -> Result<An
         b'K' | b'k' => {
             let state = State::read(answer.get(..STATE_BYTES))?;
             answer.advance(STATE_BYTES);
-            let mut usage = state.usage(exact);
+            // 'k': more has ended than one script may uncount, and is in the figures.
+            let mut usage = state.usage(exact && tag == b'K');
             if matches!(batch.step, Some(Step::Generation | Step::Remove)) {
                 usage.entries = answer.get_uint(6);
                 usage.bytes = answer.get_uint(7);
