@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{self, incarnation};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     random,
     store::{
         Batch, Check, Commit, Cursor, Handle, Incarnation, Key, Outcome, Query, Reclaim, Refusal,
@@ -203,8 +203,17 @@ async fn pass(store: &Handle, me: &str) -> Result<()> {
                 job,
                 me: me.to_owned(),
             };
-            if claimed.work_off(store, None).await? {
-                done.push(work);
+            match claimed.work_off(store, None).await {
+                Ok(true) => done.push(work),
+                Ok(false) => {}
+                Err(error @ (Error::StoreUnavailable | Error::OutcomeUnknown)) => {
+                    return Err(error);
+                }
+                // What is wrong with one job does not keep the others.
+                Err(error) => {
+                    let incarnation = claimed.job.incarnation;
+                    tracing::warn!(?error, %incarnation, "reclaim job failed");
+                }
             }
         } else if abandoned {
             remove(store, path, version).await?;

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{DUE, Due, PURGE, Purge, PurgeReport};
 use crate::{
     error::{Error, Result},
-    store::{Batch, Handle, Key, Query, Space, Table, Write},
+    store::{Batch, Handle, Key, Listed, Query, Space, Table, Write},
     tenant::{Change, Tenant, Tenants, applied, record},
 };
 
@@ -41,16 +41,16 @@ impl Tenants {
             if key.path.as_ref() > format!("{DUE}{now_ms:020}:~").as_bytes() {
                 break;
             }
-            self.purge_due(key, &due.tenant_id, now_ms).await?;
+            let purged = self.purge_due(key, &due.tenant_id, now_ms).await;
+            go_on(&due.tenant_id, purged)?;
         }
         for (key, purge) in first_jobs::<Purge>(&self.store, PURGE).await? {
             if now_ms > purge.create_ms.saturating_add(ABANDONED_MS) {
-                match self.finish(&purge.tenant_id).await {
-                    Ok(report) => told(&purge.tenant_id, &report),
-                    Err(Error::RequestInProgress) => {}
-                    Err(Error::NotFound { .. }) => self.forget(key).await?,
-                    Err(error) => return Err(error),
-                }
+                let finished = match self.finish(&purge.tenant_id).await {
+                    Err(Error::NotFound { .. }) => self.forget(key).await,
+                    finished => finished.map(|report| told(&purge.tenant_id, &report)),
+                };
+                go_on(&purge.tenant_id, finished)?;
             }
         }
         Ok(())
@@ -59,20 +59,18 @@ impl Tenants {
     async fn purge_due(&self, note: Key, tenant_id: &str, now_ms: u64) -> Result<()> {
         let found = self.find_tenant(tenant_id).await?;
         let overdue = |tenant: &Tenant| tenant.purge_ms.is_some_and(|purge_ms| purge_ms <= now_ms);
-        if !found.is_some_and(|(tenant, _)| overdue(&tenant)) {
+        let Some((tenant, _)) = found.filter(|(tenant, _)| overdue(tenant)) else {
             return self.forget(note).await;
-        }
-        match self.purge(tenant_id, Change::default()).await {
-            Ok(report) => {
-                told(tenant_id, &report);
-                Ok(())
-            }
-            // Another replica is at it, or the tenant was brought back just now.
-            Err(
-                Error::RequestInProgress | Error::NotFound { .. } | Error::ConditionNotMet { .. },
-            ) => Ok(()),
-            Err(error) => Err(error),
-        }
+        };
+        // Only as it was found: it may be brought back, and deleted anew with a
+        // grace of its own, at this very moment.
+        let change = Change {
+            etag: tenant.etag,
+            ..Change::default()
+        };
+        let report = self.purge(tenant_id, change).await?;
+        told(tenant_id, &report);
+        Ok(())
     }
 
     async fn forget(&self, job: Key) -> Result<()> {
@@ -101,6 +99,30 @@ fn told(tenant_id: &str, report: &PurgeReport) {
     );
 }
 
+/// Ends a pass where the store is lost; what is wrong with one tenant does not
+/// keep the others.
+fn go_on(tenant_id: &str, result: Result<()>) -> Result<()> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error @ (Error::StoreUnavailable | Error::OutcomeUnknown)) => Err(error),
+        // Another replica is at it, or it was brought back just now.
+        Err(
+            Error::RequestInProgress
+            | Error::EtagMismatch
+            | Error::NotFound { .. }
+            | Error::ConditionNotMet { .. },
+        ) => Ok(()),
+        Err(Error::Internal(cause)) => {
+            tracing::warn!(tenant_id, cause, "tenant not purged");
+            Ok(())
+        }
+        Err(error) => {
+            tracing::warn!(tenant_id, %error, "tenant not purged");
+            Ok(())
+        }
+    }
+}
+
 /// The first jobs of a kind; the next pass finds those behind them.
 async fn first_jobs<T: DeserializeOwned>(
     store: &Handle,
@@ -115,13 +137,16 @@ async fn first_jobs<T: DeserializeOwned>(
         value_bytes: 64 * 1024,
     };
     let page = store.list(&Space::registry(), query).await?;
-    page.items
-        .into_iter()
-        .map(|item| {
-            Ok((
-                Key::new(Table::Job, item.path),
-                record::decode(&item.record.value)?,
-            ))
-        })
-        .collect()
+    Ok(page.items.into_iter().filter_map(known).collect())
+}
+
+/// A job that this version understands; one of a later version is left to it.
+fn known<T: DeserializeOwned>(item: Listed) -> Option<(Key, T)> {
+    match record::decode(&item.record.value) {
+        Ok(job) => Some((Key::new(Table::Job, item.path), job)),
+        Err(error) => {
+            tracing::warn!(%error, "purge job not understood");
+            None
+        }
+    }
 }

@@ -310,3 +310,36 @@ async fn versions_of_a_dead_space_do_not_matter_to_a_new_one() {
         Outcome::Done { existed: false, .. }
     ));
 }
+
+#[tokio::test]
+async fn a_tenant_that_cannot_be_purged_does_not_keep_the_others() {
+    let stage = Stage::new();
+    let replica = stage.replica().await;
+    for name in ["broken", "whole"] {
+        replica.create(name).await;
+        replica
+            .tenants
+            .delete(name, false, Change::default())
+            .await
+            .unwrap();
+        stage.pass_time(1);
+    }
+    let damage = Write::put(Key::new(Table::Tenant, "broken"), "{}");
+    stage
+        .store
+        .commit(&Space::registry(), batch(damage))
+        .await
+        .unwrap();
+    let unknown = Write::put(
+        Key::new(Table::Job, "d:00000000000000000000:x"),
+        "of tomorrow",
+    );
+    stage
+        .store
+        .commit(&Space::registry(), batch(unknown))
+        .await
+        .unwrap();
+    stage.pass_time(7 * DAY_MS);
+    replica.tenants.purge_pass().await.unwrap();
+    assert_eq!(stage.records(Table::Tenant).await, ["broken"]);
+}
