@@ -279,3 +279,65 @@ async fn another_process_is_refused_too() {
     child.wait().unwrap();
     Embedded::open(folder.path()).unwrap();
 }
+
+/// Fills the disk it was given and says what it saw. Not a test of its own.
+#[tokio::test]
+async fn filling_child() {
+    let Ok(folder) = std::env::var(FOLDER_TO_FILL) else {
+        return;
+    };
+    let store = Embedded::open(Path::new(&folder)).unwrap();
+    let mut kept = 0;
+    let error = loop {
+        let put = Write::put(control(kept), vec![b'v'; 50_000]);
+        match store.commit(&space(), Batch::of([put])).await {
+            Ok(Commit::Applied(_)) => kept += 1,
+            Ok(refused) => panic!("{refused:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Full(_)), "{error:?}");
+    for number in 0..=kept {
+        let read = store.read(&space(), 0, &[control(number)]).await.unwrap();
+        assert_eq!(read.records[0].is_some(), number < kept, "{number}");
+    }
+    println!("kept {kept}");
+}
+
+const FOLDER_TO_FILL: &str = "EMBEDDED_STORE_TO_FILL";
+
+#[tokio::test]
+async fn a_disk_without_room_is_told_and_reads_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    // Files of this child may not grow beyond some megabytes.
+    let limited = r#"trap "" XFSZ; ulimit -f 8192; exec "$0" "$@""#;
+    let child = Command::new("sh")
+        .args(["-c", limited])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "store::durability::filling_child", "--nocapture"])
+        .env(FOLDER_TO_FILL, folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(
+        child.status.success(),
+        "{said} {}",
+        String::from_utf8_lossy(&child.stderr)
+    );
+    let kept = said
+        .lines()
+        .find_map(|line| line.strip_prefix("kept ")?.parse().ok());
+    let kept: u64 = kept.unwrap();
+    assert!(kept > 10);
+
+    let store = Embedded::open(folder.path()).unwrap();
+    for number in 0..=kept {
+        let read = store.read(&space(), 0, &[control(number)]).await.unwrap();
+        assert_eq!(read.records[0].is_some(), number < kept, "{number}");
+    }
+    let put = Write::put(control(kept), vec![b'v'; 50_000]);
+    assert!(matches!(
+        store.commit(&space(), Batch::of([put])).await,
+        Ok(Commit::Applied(_))
+    ));
+}

@@ -243,3 +243,65 @@ async fn work_is_done_in_time_or_not_begun() {
         })
     );
 }
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_traced_with_its_outcome_and_without_secrets() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let (store, _) = watched(Embedded::in_memory().unwrap());
+    let space = space();
+    let key = || Key::new(Table::Entry, "canary-key");
+    let put = Batch::of([Write::put(key(), "canary-value").when(Check::Absent)]);
+    store.commit(&space, put.clone()).await.unwrap();
+    store.commit(&space, put).await.unwrap();
+    store.read(&space, 0, &[key()]).await.unwrap();
+    store.close().await.unwrap();
+    store.read(&space, 0, &[key()]).await.unwrap_err();
+    drop(guard);
+
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let calls: Vec<(String, String)> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| line["fields"]["message"] == "store call")
+        .map(|line| {
+            let fields = &line["fields"];
+            assert!(fields["latency_us"].is_u64(), "{line}");
+            assert_eq!(fields["backend"], "embedded");
+            let text = |name: &str| fields[name].as_str().unwrap().to_owned();
+            (text("method"), text("outcome"))
+        })
+        .collect();
+    let expected = [
+        ("commit", "applied"),
+        ("commit", "refused"),
+        ("read", "ok"),
+        ("close", "ok"),
+        ("read", "unavailable"),
+    ];
+    assert_eq!(
+        calls,
+        expected.map(|(method, outcome)| (method.into(), outcome.into()))
+    );
+    assert!(!text.contains("canary"), "{text}");
+}
