@@ -13,11 +13,13 @@ use riptide_persistence::store::{
 
 use crate::redis::{Options, Redis as Server};
 
+/// Long enough for a busy machine.
+const PATIENT: Duration = Duration::from_secs(5);
 /// Short enough that a frozen server is noticed soon.
-const TIMEOUT: Duration = Duration::from_millis(400);
+const HASTY: Duration = Duration::from_millis(400);
 
 pub fn open(url: &str) -> Redis {
-    open_for(url, TIMEOUT)
+    open_for(url, PATIENT)
 }
 
 /// A store that waits so long for an answer.
@@ -109,7 +111,8 @@ async fn flushed_scripts_are_not_noticed() {
 #[tokio::test]
 async fn a_frozen_server_is_not_waited_for_and_nothing_is_written_twice() {
     let server = Server::start();
-    let store = connected(&server.url()).await;
+    let store = open_for(&server.url(), HASTY);
+    answering(&store).await;
     let space = space();
     assert_eq!(version(&store, &space, put("k")).await, 1);
     server.freeze();
