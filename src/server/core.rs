@@ -27,6 +27,10 @@ use crate::{
 /// of these and a check's own time.
 const CHECK_EVERY: Duration = Duration::from_millis(400);
 
+/// How often it asks while the store does not serve, so that a start and a
+/// recovery are noticed at once; what is not connected answers without a trip.
+const RECHECK_EVERY: Duration = Duration::from_millis(25);
+
 /// How long a check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -149,6 +153,11 @@ pub(super) async fn check(holder: usize, store: store::Handle, parts: Arc<Parts>
             .await
             .unwrap_or_else(|_| Err(store::Error::Unavailable("it does not answer".to_owned())));
         parts.health.report(holder, &found);
-        sleep(CHECK_EVERY).await;
+        sleep(if found.is_ok() {
+            CHECK_EVERY
+        } else {
+            RECHECK_EVERY
+        })
+        .await;
     }
 }
