@@ -18,7 +18,7 @@ use std::{
 use redb::{BackendError, Database, StorageBackend, backends::FileBackend};
 
 use super::{
-    super::{Batch, Commit, Error, Incarnation, Key, Space, Store, Table, Write},
+    super::{Batch, Commit, Error, Key, Space, Store, Table, Write},
     Embedded,
     clock::{Clock, machine_ms},
     opening::{self, Opening},
@@ -120,7 +120,7 @@ fn open(folder: &Path, mood: &Mood) -> Embedded {
 }
 
 fn space() -> Space {
-    Space::tenant(Incarnation::parse("0000000000000001").unwrap())
+    Space::registry()
 }
 
 fn put(table: Table, path: &str) -> Batch {
