@@ -42,9 +42,8 @@ impl Writer {
         let (database, number) = contained(|| self.opening.again(disk))?;
         self.database = Some(database);
         if number >= self.number {
-            // The disk had taken all.
+            // The disk has taken all; whether it keeps all, the next sync tells.
             self.number = number;
-            self.clean();
             return Ok(number);
         }
         let tail = std::mem::take(&mut self.tail);
