@@ -71,6 +71,19 @@ mod tests {
     }
 
     #[test]
+    fn a_permission_that_is_not_known_is_granted_to_none() {
+        let method = Method {
+            path: "/p.S/M",
+            service: "S",
+            name: "M",
+            permission: "cache.raed",
+            audited: false,
+            idempotency: crate::grpc::Idempotency::Idempotent,
+        };
+        assert!(permit(&Caller::Admin, &method).is_err());
+    }
+
+    #[test]
     fn a_bearer_is_read_from_the_header_alone() {
         let of = |text: &'static str| {
             let headers =

@@ -6,18 +6,14 @@ use std::{sync::Arc, time::SystemTime};
 use tonic::{Request, Response, Status};
 
 use crate::{
+    cache,
     config::{Config, Setting},
     proto::v1::{
         ConfigValue, Feature, GetConfigRequest, GetConfigResponse, GetServerInfoRequest,
         GetServerInfoResponse, Limits, state_service_server::StateService,
     },
+    tenant::page,
 };
-
-/// Bytes of a cache key.
-const KEY_BYTES: i64 = 1024;
-
-/// Items of a page.
-const PAGE_ITEMS: i64 = 1000;
 
 /// What StateService tells.
 #[derive(Debug)]
@@ -32,14 +28,14 @@ impl Info {
         let size = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
         let now = prost_types::Timestamp::from(SystemTime::now());
         let limits = Limits {
-            key_bytes: KEY_BYTES,
+            key_bytes: size(cache::MAX_KEY_BYTES),
             value_bytes: size(config.cache.max_value_bytes),
             batch_items: size(config.cache.max_batch_items),
             message_bytes: size(config.server.max_message_bytes),
             tags: size(config.cache.max_tags),
             tag_bytes: size(config.cache.max_tag_bytes),
             max_ttl: prost_types::Duration::try_from(config.cache.max_ttl).ok(),
-            page_size: PAGE_ITEMS,
+            page_size: size(page::MAX_SIZE),
             tenants: config.tenant.max_tenants,
             in_flight: size(config.server.max_in_flight),
             streams_per_connection: i64::from(config.server.max_streams_per_connection),

@@ -2,6 +2,7 @@
 //! not know the services' own rules.
 
 mod audit;
+mod descriptors;
 mod drain;
 mod emptied;
 mod health;
