@@ -14,7 +14,7 @@ help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build and start the server with the embedded store in ./data.
-	cargo run --profile run -- serve
+	cargo run --profile quick -- serve
 
 test: tools ## Run every test; installs what they need first.
 	cargo test

@@ -44,15 +44,39 @@ struct Arguments {
     /// Rounds; every server is measured once in each.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Only the twins: what the load generator and the machine can do.
-    #[arg(long)]
-    twins_only: bool,
+    #[command(flatten)]
+    choice: Choice,
     /// Serve as a twin instead: `default` or `per-core`.
     #[arg(long, value_name = "NAME")]
     twin: Option<String>,
     /// Passed by cargo bench.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// Part of the closed loops, and nothing else: for a profiler.
+#[derive(clap::Args)]
+struct Choice {
+    /// Only the closed loops whose name holds this.
+    #[arg(long, value_name = "NAME")]
+    peak: Option<String>,
+    /// Only these servers; can be given many times.
+    #[arg(long, value_enum)]
+    on: Vec<Subject>,
+}
+
+impl Choice {
+    fn is_all(&self) -> bool {
+        self.peak.is_none() && self.on.is_empty()
+    }
+
+    fn has_peak(&self, name: &str) -> bool {
+        self.peak.as_deref().is_none_or(|part| name.contains(part))
+    }
+
+    fn has(&self, subject: Subject) -> bool {
+        self.on.is_empty() || self.on.contains(&subject)
+    }
 }
 
 fn main() -> Result<()> {
@@ -71,11 +95,7 @@ fn main() -> Result<()> {
     };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     fs::create_dir_all(&folder)?;
-    let report = if arguments.twins_only {
-        twins(rounds, pressure)?
-    } else {
-        measure(rounds, pressure, &folder)?
-    };
+    let report = measure(rounds, pressure, &arguments.choice, &folder)?;
     print!("{}", report.table());
     let path = folder.join("rpc.json");
     fs::write(&path, report.json()?)?;
@@ -88,7 +108,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn measure(rounds: usize, pressure: Pressure, folder: &Path) -> Result<Report> {
+fn measure(rounds: usize, pressure: Pressure, choice: &Choice, folder: &Path) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -125,7 +145,10 @@ fn measure(rounds: usize, pressure: Pressure, folder: &Path) -> Result<Report> {
         (Subject::DefaultTwin, &default, None),
         (Subject::PerCoreTwin, &per_core, None),
     ];
-    peaks(&mut report, &subjects, pressure)?;
+    peaks(&mut report, &subjects, pressure, choice)?;
+    if !choice.is_all() {
+        return Ok(report);
+    }
 
     for (subject, process) in [(Subject::Redis, &on_redis), (Subject::Embedded, &on_file)] {
         let (latency, many) = runtime.block_on(async {
@@ -154,34 +177,19 @@ fn measure(rounds: usize, pressure: Pressure, folder: &Path) -> Result<Report> {
     Ok(report)
 }
 
-/// The load generator's own limits, and the machine's.
-fn twins(rounds: usize, pressure: Pressure) -> Result<Report> {
-    let mut report = Report {
-        rounds,
-        callers: pressure.callers,
-        ..Report::default()
-    };
-    let (default, per_core) = (Process::twin("default")?, Process::twin("per-core")?);
-    let subjects = [
-        (Subject::DefaultTwin, &default, None),
-        (Subject::PerCoreTwin, &per_core, None),
-    ];
-    peaks(&mut report, &subjects, pressure)?;
-    Ok(report)
-}
-
 /// The closed loops, on every subject in turn; the last of a subject is a process
 /// that works for it.
 fn peaks(
     report: &mut Report,
     subjects: &[(Subject, &Process, Option<u32>)],
     pressure: Pressure,
+    choice: &Choice,
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let mut works = Vec::new();
-    for (subject, process, servant) in subjects {
+    for (subject, process, servant) in subjects.iter().filter(|chosen| choice.has(chosen.0)) {
         let real = subject.is_real();
         let peaks = runtime.block_on(async {
             let key = if real {
@@ -203,7 +211,7 @@ fn peaks(
         ));
     }
     for round in 0..report.rounds {
-        for (name, pick) in PEAKS {
+        for (name, pick) in PEAKS.into_iter().filter(|(name, _)| choice.has_peak(name)) {
             // There and back again: no server always follows the same one.
             let mut order: Vec<_> = works.iter().collect();
             if round % 2 == 1 {

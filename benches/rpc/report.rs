@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{load::Tally, scenario::BATCH};
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// The server on Redis.
@@ -219,7 +219,10 @@ impl Report {
             self.rounds,
             self.callers
         );
-        let _ = writeln!(text, "{peaks}\n{others}");
+        let _ = writeln!(text, "{peaks}");
+        if !self.start_ms.is_empty() {
+            let _ = writeln!(text, "{others}");
+        }
         text
     }
 
