@@ -9,6 +9,7 @@ mod listener;
 mod preface;
 mod probes;
 mod stores;
+mod turn;
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
 

@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Request, Version};
 use prost::Message;
 use tokio::net::TcpStream;
 
-use crate::socket::Socket;
+use crate::turn;
 
 /// A call, ready to be sent as often as wanted.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl Line {
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let (socket, turns) = Socket::new(stream);
+        let (socket, turns) = turn::gather(stream);
         // Windows so wide that flow control costs the same nothing everywhere.
         let (requests, connection) = h2::client::Builder::new()
             .initial_window_size(8 << 20)

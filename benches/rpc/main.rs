@@ -19,7 +19,8 @@ mod process;
 mod redis;
 mod report;
 mod scenario;
-mod socket;
+#[path = "../../src/server/turn.rs"]
+mod turn;
 mod twin;
 
 use std::{fs, path::Path, sync::Arc, thread, time::Duration};

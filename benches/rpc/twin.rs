@@ -26,7 +26,10 @@ use riptide_persistence::proto::v1::{
 use tokio::{net::TcpListener, sync::mpsc};
 use tonic::{Request, Response, Status};
 
-use crate::scenario::{BATCH_VALUE_BYTES, MISSING, VALUE_BYTES};
+use crate::{
+    scenario::{BATCH_VALUE_BYTES, MISSING, VALUE_BYTES},
+    turn,
+};
 
 /// Serves as the twin of this name until the process is killed; prints its
 /// address first.
@@ -51,7 +54,8 @@ async fn default() -> Result<()> {
     Ok(())
 }
 
-/// A runtime per core, and connections dealt out in turn.
+/// As this server does it: a runtime per core, connections dealt out, answers of
+/// a turn sent in one piece.
 fn per_core() -> Result<()> {
     let twin = Arc::new(Twin::new());
     let mut cores = Vec::new();
@@ -65,16 +69,20 @@ fn per_core() -> Result<()> {
                 .build()?
                 .block_on(async {
                     while let Some(socket) = sockets.recv().await {
-                        let io = TokioIo::new(tokio::net::TcpStream::from_std(socket)?);
+                        let (socket, turns) =
+                            turn::gather(tokio::net::TcpStream::from_std(socket)?);
+                        let io = TokioIo::new(socket);
                         let service = TowerToHyperService::new(CacheServiceServer::from_arc(
                             Arc::clone(&twin),
                         ));
                         tokio::spawn(
-                            http2::Builder::new(TokioExecutor::new())
-                                .timer(TokioTimer::new())
-                                .initial_stream_window_size(1 << 20)
-                                .initial_connection_window_size(4 << 20)
-                                .serve_connection(io, service),
+                            turns.drive(
+                                http2::Builder::new(TokioExecutor::new())
+                                    .timer(TokioTimer::new())
+                                    .initial_stream_window_size(1 << 20)
+                                    .initial_connection_window_size(2 << 20)
+                                    .serve_connection(io, service),
+                            ),
                         );
                     }
                     Ok(())

@@ -7,7 +7,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{listener::Socket, preface};
+use super::{listener::Socket, preface, turn};
 use crate::{
     config,
     grpc::{Health, Layer, Stage},
@@ -64,16 +64,21 @@ pub(super) async fn serve(
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "connection not begun"),
         Err(_) => return tracing::debug!(%peer, "connection not begun in time"),
     };
+    let (stream, turns) = turn::gather(stream);
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), layer));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = health.reached(Stage::Leaving) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let ended = turns.drive(async {
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = health.reached(Stage::Leaving) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection broke");
+    });
+    match ended.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "connection broke"),
+        Err(error) => tracing::debug!(%peer, %error, "connection lost"),
     }
     drop(open);
 }

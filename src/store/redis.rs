@@ -134,12 +134,8 @@ impl Store for Redis {
         let mut names = Vec::with_capacity(keys.len() + 1);
         names.push(keys::state(space));
         names.extend(keys.iter().map(|key| keys::record(space, generation, key)));
-        let answer = self
-            .pool
-            .command("MGET", ClusterHash::FirstKey, &names)
-            .await
-            .map_err(Fault::of_read)?;
-        let mut stored = reply::array(answer)?.into_iter().map(reply::bulk);
+        let stored = self.pool.mget(names).await.map_err(Fault::of_read)?;
+        let mut stored = stored.into_iter();
         let state = State::read(stored.next().flatten().as_deref())?;
         let now_ms = self.shared.clock.now_ms();
         let mut records = Vec::with_capacity(keys.len());

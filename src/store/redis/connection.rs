@@ -9,11 +9,12 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use fred::{
     clients::{Client, WithOptions},
-    interfaces::{ClientLike, ClusterInterface, EventInterface},
+    interfaces::{ClientLike, ClusterInterface, EventInterface, KeysInterface},
     types::{
-        ClusterHash, CustomCommand, Resp3Frame, Value,
+        ClusterHash, CustomCommand, Key, Resp3Frame, Value,
         config::{Config, Options},
     },
 };
@@ -159,6 +160,19 @@ impl Link {
         args: Vec<Value>,
     ) -> std::result::Result<Resp3Frame, Fault> {
         send(&self.client.load_full(), name, hash, args).await
+    }
+
+    /// Reads strings, as of one moment.
+    pub(super) async fn mget(
+        &self,
+        names: Vec<Bytes>,
+    ) -> std::result::Result<Vec<Option<Bytes>>, Fault> {
+        let names: Vec<Key> = names.into_iter().map(Key::from).collect();
+        let client = self.client.load_full();
+        client
+            .mget(names)
+            .await
+            .map_err(|error| Fault::driver(&error))
     }
 
     /// Sends a command that may wait at the server for so long.

@@ -53,6 +53,7 @@ impl Fault {
             {
                 Self::NotRun(unavailable("not connected"))
             }
+            _ if text.starts_with("TRYAGAIN") => Self::Moving,
             // The driver answers with the server's words where it drops the
             // connection because of them.
             _ => match refusal(text) {

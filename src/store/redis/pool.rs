@@ -82,10 +82,23 @@ impl Pool {
                 )
                 .await
             {
-                Err(Fault::Moving) if Instant::now() < until => {
-                    let [jitter] = crate::random::bytes();
-                    time::sleep(Duration::from_millis(5 + u64::from(jitter % 16))).await;
-                }
+                Err(Fault::Moving) if Instant::now() < until => self.rest().await,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Reads strings, as of one moment. The driver sends what other calls have
+    /// queued in the same piece, which it does for no command it does not know.
+    pub(super) async fn mget(
+        &self,
+        names: Vec<Bytes>,
+    ) -> std::result::Result<Vec<Option<Bytes>>, Fault> {
+        let until = Instant::now() + self.patience;
+        loop {
+            let link = self.usable()?;
+            match self.judged(link.mget(names.clone()).await) {
+                Err(Fault::Moving) if Instant::now() < until => self.rest().await,
                 answer => return answer,
             }
         }
@@ -97,10 +110,25 @@ impl Pool {
         hash: ClusterHash,
         args: Vec<Value>,
     ) -> std::result::Result<Resp3Frame, Fault> {
+        let link = self.usable()?;
+        self.judged(link.send(name, hash, args).await)
+    }
+
+    fn usable(&self) -> std::result::Result<&Link, Fault> {
         let link = self.link().map_err(Fault::NotRun)?;
+        self.shared.breaker.check().map_err(Fault::NotRun)?;
+        Ok(link)
+    }
+
+    /// Waits a little for a slot that is moving.
+    async fn rest(&self) {
+        let [jitter] = crate::random::bytes();
+        time::sleep(Duration::from_millis(5 + u64::from(jitter % 16))).await;
+    }
+
+    /// Tells the breaker how it went.
+    fn judged<T>(&self, answer: std::result::Result<T, Fault>) -> std::result::Result<T, Fault> {
         let breaker = &self.shared.breaker;
-        breaker.check().map_err(Fault::NotRun)?;
-        let answer = link.send(name, hash, args).await;
         match &answer {
             Err(Fault::Timeout) => breaker.timed_out(),
             Ok(_) => breaker.answered(),
