@@ -6,7 +6,7 @@ use std::{
     any::Any,
     convert::Infallible,
     panic::AssertUnwindSafe,
-    pin::Pin,
+    pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -25,7 +25,7 @@ use super::{
     deadline, framework,
     limits::InFlight,
     request_id,
-    routes::{Route, Routes},
+    routes::{Answer, Route, Routes},
     status,
 };
 use crate::{
@@ -63,8 +63,6 @@ impl Layer {
         }))
     }
 }
-
-type Answer = Pin<Box<dyn Future<Output = std::result::Result<Response<Body>, Infallible>> + Send>>;
 
 impl hyper::service::Service<Request<Incoming>> for Layer {
     type Response = Response<Body>;
@@ -104,7 +102,8 @@ impl Inside {
             call.subject = Some(Arc::default());
         }
         let mut response = if tracing::enabled!(tracing::Level::DEBUG) {
-            self.traced(request, &call).await
+            // Boxed, so that the usual path does not carry its room.
+            Box::pin(self.traced(request, &call)).await
         } else {
             self.bounded(request, &call).await
         };
@@ -153,7 +152,9 @@ impl Inside {
             Ok(timeout) => timeout,
             Err(error) => return call.refused(&error),
         };
-        match within(timeout, self.admitted(request, call)).await {
+        // Pinned here, so that what bounds it need not move it.
+        let work = pin!(self.admitted(request, call));
+        match within(timeout, work).await {
             Ok(response) => framework::repaired(response, self.max_message_bytes, &call.request_id),
             Err(error) => call.refused(&error),
         }
@@ -178,9 +179,9 @@ impl Inside {
             };
             request.extensions_mut().insert(context);
         }
-        self.routes
-            .call(call.route, request, &call.request_id)
-            .await
+        let answer = self.routes.call(call.route, request, &call.request_id);
+        let Ok(response) = answer.await;
+        response
     }
 }
 

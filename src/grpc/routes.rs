@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    pin::Pin,
     sync::{Arc, LazyLock},
 };
 
@@ -64,6 +65,10 @@ impl Route {
     }
 }
 
+/// An answer on its way.
+pub(super) type Answer =
+    Pin<Box<dyn Future<Output = std::result::Result<Response<Body>, Infallible>> + Send>>;
+
 type Boxed = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
 
 /// The services of a core.
@@ -101,40 +106,41 @@ impl Routes {
     }
 
     /// The answer of the service that the route leads to.
-    pub(super) async fn call(
+    pub(super) fn call(
         &self,
         route: Route,
         request: Request<Incoming>,
         request_id: &str,
-    ) -> Response<Body> {
-        let answer = match (route, &self.reflection) {
+    ) -> Answer {
+        match (route, &self.reflection) {
             (Route::Rpc(method), _) => match method.service {
-                "TenantService" => self.tenant.clone().call(request).await,
-                "CacheService" => self.cache.clone().call(request).await,
-                "StateService" => self.state.clone().call(request).await,
-                _ => Ok(nowhere()),
+                "TenantService" => self.tenant.clone().call(request),
+                "CacheService" => self.cache.clone().call(request),
+                "StateService" => self.state.clone().call(request),
+                _ => nowhere(),
             },
-            (Route::Health, _) => self.health.clone().call(request).await,
+            (Route::Health, _) => self.health.clone().call(request),
             (Route::Reflection(version), Some([v1, v1alpha])) => {
                 let service = match version {
                     Version::V1 => v1,
                     Version::V1Alpha => v1alpha,
                 };
+                let answer = service.clone().oneshot(request);
                 let leaving = status::of(&Error::Draining, request_id);
-                let answer = service.clone().oneshot(request).await;
-                answer.map(|response| ending(response, self.leaving.clone(), leaving))
+                let health = self.leaving.clone();
+                Box::pin(async move {
+                    let Ok(response) = answer.await;
+                    Ok(ending(response, health, leaving))
+                })
             }
-            (Route::Reflection(_) | Route::Unknown, _) => Ok(nowhere()),
-        };
-        match answer {
-            Ok(response) => response,
-            Err(never) => match never {},
+            (Route::Reflection(_) | Route::Unknown, _) => nowhere(),
         }
     }
 }
 
-fn nowhere() -> Response<Body> {
-    Status::unimplemented("there is no such RPC").into_http()
+fn nowhere() -> Answer {
+    let refused = Status::unimplemented("there is no such RPC").into_http();
+    Box::pin(std::future::ready(Ok(refused)))
 }
 
 fn reflect() -> Result<[Boxed; 2]> {
