@@ -16,8 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Bytes that wait for the end of a turn; beyond it they are sent at once.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// A buffer that grew beyond this is given back once it is empty.
-const KEPT_BYTES: usize = 16 << 10;
+/// A connection that sends less than this in a turn has gone quiet...
+const QUIET_BYTES: usize = 1 << 10;
+
+/// ...and gives back a buffer larger than this.
+const KEPT_BYTES: usize = 4 << 10;
 
 /// A stream whose flushes wait for the end of the turn; see [`Turns`].
 pub(super) struct Gathered<S>(Arc<Mutex<Inner<S>>>);
@@ -64,14 +67,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Turns<S> {
 
 impl<S: AsyncWrite + Unpin> Inner<S> {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let turn = self.waiting.len();
         while !self.waiting.is_empty() {
             let sent = ready!(Pin::new(&mut self.stream).poll_write(context, &self.waiting))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.waiting.advance(sent);
+            if sent == self.waiting.len() {
+                self.waiting.clear();
+            } else {
+                self.waiting.advance(sent);
+            }
         }
-        if self.waiting.capacity() > KEPT_BYTES {
+        if (1..QUIET_BYTES).contains(&turn) && self.waiting.capacity() > KEPT_BYTES {
             self.waiting = BytesMut::new();
         }
         Poll::Ready(Ok(()))
