@@ -20,6 +20,7 @@ mod redis;
 mod report;
 mod scenario;
 #[path = "../../src/server/turn.rs"]
+#[allow(unused_imports)] // its tests run with the server's
 mod turn;
 mod twin;
 

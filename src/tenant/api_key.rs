@@ -58,7 +58,7 @@ pub fn format(key_id: &str, secret: &[u8; SECRET_BYTES]) -> String {
     format!("{PREFIX}{key_id}_{}", BASE64URL_NOPAD.encode(&tail))
 }
 
-/// Reads the text of a key; `None` for whatever [`format`] cannot have written.
+/// Reads the text of a key; `None` for whatever [`format()`] cannot have written.
 /// Takes the same short time for every text, and allocates nothing.
 pub fn parse(text: &str) -> Option<Credential<'_>> {
     if text.len() != TEXT_CHARS {

@@ -3,7 +3,7 @@
 //!
 //! Whoever is about to make records unreachable leaves a job first, so that the
 //! bytes come back even if the replica dies in between. Every replica looks for
-//! jobs; one claims a job for [`CLAIM_MS`] and renews the claim while it works,
+//! jobs; one claims a job for `CLAIM_MS` and renews the claim while it works,
 //! and when it dies another begins the job anew: what was removed stays removed.
 //! A cursor is not kept with the job, as a place in a scan means nothing to
 //! another server after a failover.
