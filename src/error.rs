@@ -128,10 +128,12 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// The service holds as many tenants as it may.
-    #[error("the limit of {limit} tenants is reached")]
+    #[error("{used} of {limit} tenants exist")]
     MaxTenants {
         /// The limit.
         limit: u64,
+        /// How many there are, deleted ones that are not yet purged included.
+        used: u64,
     },
     /// The store has no room.
     #[error("the store is full")]

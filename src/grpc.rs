@@ -104,7 +104,7 @@ pub enum Idempotency {
     NoSideEffects,
     /// Twice is once.
     Idempotent,
-    /// Only with a request_id.
+    /// Only with a request_id, where the RPC takes one.
     IdempotencyUnknown,
 }
 

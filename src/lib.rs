@@ -1,5 +1,5 @@
 //! A gRPC control plane that gives every tenant of a platform its own cache,
-//! sessions, limits and bill on one shared Redis.
+//! API keys and limits on one shared Redis, or on an embedded store.
 //!
 //! The modules in reading order: [`config`] is what an operator sets, [`server`]
 //! puts everything together, [`grpc`] turns calls into domain calls, [`tenant`]

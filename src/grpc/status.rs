@@ -169,25 +169,22 @@ impl Shape {
         self
     }
 
-    fn quota(mut self, metric: &str, limit: i64, used: Option<i64>, error: &Error) -> Self {
-        let mut violation = pb::quota_failure::Violation {
+    fn quota(mut self, metric: &str, limit: i64, used: i64, error: &Error) -> Self {
+        let violation = pb::quota_failure::Violation {
             subject: cut(metric, TEXT_BYTES),
             description: cut(&error.to_string(), TEXT_BYTES),
             quota_metric: cut(metric, TEXT_BYTES),
             quota_value: limit,
+            quota_dimensions: HashMap::from([("used".to_owned(), used.to_string())]),
             ..Default::default()
         };
-        if let Some(used) = used {
-            violation
-                .quota_dimensions
-                .insert("used".to_owned(), used.to_string());
-            self = self.with("used", used);
-        }
         let failure = pb::QuotaFailure {
             violations: vec![violation],
         };
         self.details.push(any("QuotaFailure", &failure));
-        self.with("metric", metric).with("limit", limit)
+        self.with("metric", metric)
+            .with("limit", limit)
+            .with("used", used)
     }
 
     fn retry(mut self, after: Option<Duration>) -> Self {
@@ -279,12 +276,16 @@ impl Shape {
                 used,
                 retry_after,
             } => Self::new(Code::ResourceExhausted, "QUOTA_EXCEEDED")
-                .quota(metric, *limit, Some(*used), error)
+                .quota(metric, *limit, *used, error)
                 .retry(*retry_after),
-            Error::MaxTenants { limit } => {
-                let limit = i64::try_from(*limit).unwrap_or(i64::MAX);
-                Self::new(Code::ResourceExhausted, "MAX_TENANTS")
-                    .quota("tenants", limit, None, error)
+            Error::MaxTenants { limit, used } => {
+                let int64 = |figure| i64::try_from(figure).unwrap_or(i64::MAX);
+                Self::new(Code::ResourceExhausted, "MAX_TENANTS").quota(
+                    "tenants",
+                    int64(*limit),
+                    int64(*used),
+                    error,
+                )
             }
             Error::StoreFull => Self::new(Code::ResourceExhausted, "STORE_FULL"),
             Error::StoreUnavailable => {
@@ -466,7 +467,7 @@ mod tests {
             (Error::RequestInProgress, Aborted, "REQUEST_IN_PROGRESS"),
             (quota(None), ResourceExhausted, "QUOTA_EXCEEDED"),
             (
-                Error::MaxTenants { limit: 1 },
+                Error::MaxTenants { limit: 1, used: 1 },
                 ResourceExhausted,
                 "MAX_TENANTS",
             ),

@@ -114,8 +114,8 @@ impl Tenants {
                         issued: Some(issued),
                     });
                 }
-                Commit::Refused(Refusal::Exceeded { limit, .. }) => {
-                    return Err(Error::MaxTenants { limit });
+                Commit::Refused(Refusal::Exceeded { limit, used, .. }) => {
+                    return Err(Error::MaxTenants { limit, used });
                 }
                 Commit::Refused(Refusal::Conflict { write, .. }) if write == at => {
                     if !new.tenant_id.is_empty() {
@@ -181,10 +181,11 @@ impl Tenants {
         if self.find_tenant(&tenant.tenant_id).await?.is_some() {
             return Err(Error::TenantExists(tenant.tenant_id));
         }
-        if let Some(limit) = max_tenants
-            && self.store.usage(&Space::registry()).await?.entries >= limit
-        {
-            return Err(Error::MaxTenants { limit });
+        if let Some(limit) = max_tenants {
+            let used = self.store.usage(&Space::registry()).await?.entries;
+            if used >= limit {
+                return Err(Error::MaxTenants { limit, used });
+            }
         }
         Ok(Created {
             tenant,

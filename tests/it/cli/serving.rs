@@ -74,7 +74,6 @@ fn the_admin_key_is_made_once_and_for_its_owner_alone() {
 #[test]
 fn an_admin_key_of_ones_own_is_used_and_none_is_made() {
     let folder = Folder::new();
-    folder.write("key", "an-admin-key-of-my-own\n");
     folder.write("persistence.yml", "persistence: {store: {path: ./elsewhere}, auth: {admin_key: '${KEY:-an-admin-key-of-my-own}'}}");
     let serving = folder.serve(&[]);
     assert_eq!(

@@ -199,14 +199,14 @@ async fn no_more_tenants_than_allowed_whoever_asks() {
     let answers = join_all(creations).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 5);
     for refused in answers.into_iter().filter_map(Result::err) {
-        assert_eq!(refused, Error::MaxTenants { limit: 5 });
+        assert_eq!(refused, Error::MaxTenants { limit: 5, used: 5 });
     }
     assert_eq!(
         one.tenants
             .create(named("more"), tried())
             .await
             .unwrap_err(),
-        Error::MaxTenants { limit: 5 }
+        Error::MaxTenants { limit: 5, used: 5 }
     );
 
     let tenant_id = stage.records(Table::Tenant).await[0].clone();
@@ -221,7 +221,7 @@ async fn no_more_tenants_than_allowed_whoever_asks() {
         .unwrap_err();
     assert_eq!(
         full,
-        Error::MaxTenants { limit: 5 },
+        Error::MaxTenants { limit: 5, used: 5 },
         "a deleted tenant still counts"
     );
     one.tenants
