@@ -1,6 +1,8 @@
 //! Reading entries: one read of the store, however many keys. It does not know
 //! which replica or memory answered.
 
+use std::collections::HashMap;
+
 use super::{Cache, Entry, Freshness, rules, rules::At};
 use crate::{
     codec::{Frame, Head},
@@ -59,24 +61,36 @@ impl Cache {
         violations.check()?;
         tenancy.reach_namespace(namespace)?;
 
+        // A key that is named twice is read once; for each item, where its key
+        // stood first.
+        let mut first: HashMap<&str, usize> = HashMap::with_capacity(keys.len());
         let mut wanted = Vec::with_capacity(keys.len());
-        let mut results = Vec::with_capacity(keys.len());
+        let mut places = Vec::with_capacity(keys.len());
         for (index, key) in keys.iter().enumerate() {
             let allowed = rules::item_key(tenancy, namespace, key, At::Value("keys", index));
-            if allowed.is_ok() {
-                wanted.push(Key::entry(namespace, key));
-            }
-            results.push(allowed.map(|()| None));
+            places.push(allowed.map(|()| {
+                *first.entry(key).or_insert_with(|| {
+                    wanted.push(Key::entry(namespace, key));
+                    index
+                })
+            }));
         }
         if wanted.is_empty() {
-            return Ok(results);
+            let refused = places.into_iter().map(|place| place.map(|_| None));
+            return Ok(refused.collect());
         }
         let seen = self.see(tenancy, &wanted).await?;
         let floor = seen.snapshot.floor(namespace);
         let mut room = ANSWER_BYTES;
-        let allowed = results.iter_mut().filter(|result| result.is_ok());
-        for (result, record) in allowed.zip(seen.records) {
-            *result = Self::open_within(&mut room, record, floor);
+        let mut records = seen.records.into_iter();
+        let mut results: Vec<Result<Option<Entry>>> = Vec::with_capacity(keys.len());
+        for place in places {
+            let result = match place.map(|first| results.get(first)) {
+                Ok(Some(opened)) => Self::repeat_within(&mut room, opened),
+                Ok(None) => Self::open_within(&mut room, records.next().flatten(), floor),
+                Err(refused) => Err(refused),
+            };
+            results.push(result);
         }
         Ok(results)
     }
@@ -90,16 +104,33 @@ impl Cache {
             None => None,
         };
         let size_bytes = head.map_or(0, |head| head.size_bytes);
-        if size_bytes > *room && *room < ANSWER_BYTES {
-            return Err(Error::AnswerTooLarge {
-                limit: ANSWER_BYTES,
-            });
-        }
+        Self::fits(*room, size_bytes)?;
         let entry = Self::open(record, floor)?;
         if entry.is_some() {
             *room = room.saturating_sub(size_bytes);
         }
         Ok(entry)
+    }
+
+    /// The same result once more, sharing its value; the answer holds it as often
+    /// as it was asked for, so it takes its room each time.
+    fn repeat_within(room: &mut u64, opened: &Result<Option<Entry>>) -> Result<Option<Entry>> {
+        if let Ok(Some(entry)) = opened {
+            let size_bytes = entry.value.len() as u64;
+            Self::fits(*room, size_bytes)?;
+            *room = room.saturating_sub(size_bytes);
+        }
+        opened.clone()
+    }
+
+    /// Whether a value goes into the room that is left; the first always does.
+    fn fits(room: u64, size_bytes: u64) -> Result<()> {
+        if size_bytes > room && room < ANSWER_BYTES {
+            return Err(Error::AnswerTooLarge {
+                limit: ANSWER_BYTES,
+            });
+        }
+        Ok(())
     }
 
     /// The entry in a record; `None` where there is none, where a flush hides it,

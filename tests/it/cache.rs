@@ -3,6 +3,7 @@
 
 mod budget;
 mod flush;
+mod recorder;
 mod rules;
 mod values;
 

@@ -1,12 +1,14 @@
 //! How often each call asks the store: the budget of design and contract. It
 //! does not know how long a call takes.
 
+use std::sync::Arc;
+
 use riptide_persistence::{
-    cache::{Freshness, Range},
-    store::Calls,
+    cache::{Cache, Freshness, Range},
+    store::{Calls, Key},
 };
 
-use super::{Rig, get, keys, set, tenancy};
+use super::{Rig, get, keys, recorder::Recorder, set, settings, tenancy};
 
 const NONE: Calls = Calls {
     read: 0,
@@ -66,6 +68,33 @@ async fn a_flushed_namespace_costs_no_more_to_use() {
     assert_eq!(rig.calls(rig.get(&tenant, "k")).await.0, READ);
     let delete = rig.cache.delete(&tenant, "", "k", 0);
     assert_eq!(rig.calls(delete).await.0, COMMIT);
+}
+
+#[tokio::test]
+async fn a_batch_reads_each_key_once() {
+    let rig = Rig::new();
+    let tenant = tenancy();
+    let compressed = "v".repeat(5000);
+    rig.set(&tenant, "a", &compressed).await;
+    rig.set(&tenant, "b", "w").await;
+    let store = Arc::new(Recorder::new(rig.store.clone()));
+    let cache = Cache::new(store.clone(), Arc::default(), Arc::new(settings()));
+
+    let asked = keys(&["b", "a", "", "absent", "a", "b", "", "absent", "a"]);
+    let fresh = Freshness::default();
+    let read = cache.batch_get(&tenant, "", &asked, &fresh).await.unwrap();
+    let wanted = ["b", "a", "absent"].map(|key| Key::entry("default", key));
+    assert_eq!(store.last_read(), wanted);
+
+    let values: Vec<_> = read
+        .iter()
+        .map(|result| Some(result.as_ref().ok()?.as_ref().map(|entry| &entry.value[..])))
+        .collect();
+    let (a, b) = (Some(Some(compressed.as_bytes())), Some(Some(&b"w"[..])));
+    let absent = Some(None);
+    assert_eq!(values, [b, a, None, absent, a, b, None, absent, a]);
+    let opened = |index: usize| values[index].flatten().unwrap().as_ptr();
+    assert_eq!([opened(4), opened(8)], [opened(1); 2], "one value, shared");
 }
 
 #[tokio::test]

@@ -229,7 +229,7 @@ async fn a_damaged_entry_is_told_and_hinders_no_other() {
 
     let damaged = |result| matches!(result, Err(Error::EntryCorrupt(_)));
     assert!(damaged(get(&rig.cache, &tenant, "", "bad").await));
-    let asked = keys(&["bad", "good", "empty", "later"]);
+    let asked = keys(&["bad", "good", "empty", "later", "bad"]);
     let read = rig
         .cache
         .batch_get(&tenant, "", &asked, &Freshness::default())
@@ -238,6 +238,7 @@ async fn a_damaged_entry_is_told_and_hinders_no_other() {
     assert!(damaged(read[0].clone()) && damaged(read[2].clone()));
     assert!(read[1].as_ref().unwrap().is_some());
     assert_eq!(read[3], Ok(None));
+    assert_eq!(read[4], read[0]);
     // It can be found, to be removed or written over.
     let found = listed(&rig, &tenant, "", 1000).await;
     assert_eq!(

@@ -1,0 +1,80 @@
+//! A store that notes which keys it was asked for. It does not know why.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use riptide_persistence::store::{
+    Audit, Batch, Changes, Commit, Cursor, Handle, Health, Key, Page, Position, Query, Read,
+    Reclaim, Reclaimed, Result, Space, Store, Usage,
+};
+
+/// Passes every call on, and keeps the keys of the last read.
+pub struct Recorder {
+    store: Handle,
+    last_read: Mutex<Vec<Key>>,
+}
+
+impl Recorder {
+    pub fn new(store: Handle) -> Self {
+        let last_read = Mutex::default();
+        Self { store, last_read }
+    }
+
+    pub fn last_read(&self) -> Vec<Key> {
+        self.last_read.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Store for Recorder {
+    async fn read(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
+        *self.last_read.lock().unwrap() = keys.to_vec();
+        self.store.read(space, generation, keys).await
+    }
+
+    async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {
+        self.store.commit(space, batch).await
+    }
+
+    async fn list(&self, space: &Space, query: Query) -> Result<Page> {
+        self.store.list(space, query).await
+    }
+
+    async fn usage(&self, space: &Space) -> Result<Usage> {
+        self.store.usage(space).await
+    }
+
+    async fn audit(&self, space: &Space) -> Result<Audit> {
+        self.store.audit(space).await
+    }
+
+    async fn reclaim(
+        &self,
+        space: &Space,
+        what: Reclaim,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Reclaimed> {
+        self.store.reclaim(space, what, after, limit).await
+    }
+
+    async fn changes(&self, position: Option<Position>) -> Result<Changes> {
+        self.store.changes(position).await
+    }
+
+    async fn ping(&self) -> Result<Health> {
+        self.store.ping().await
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.store.now_ms()
+    }
+
+    fn backend(&self) -> &'static str {
+        self.store.backend()
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.store.close().await
+    }
+}
