@@ -18,10 +18,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A folder to run the binary in.
-struct Folder(TempDir);
+pub struct Folder(TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
 
@@ -29,7 +29,7 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).unwrap();
     }
 
@@ -48,7 +48,7 @@ impl Folder {
     }
 
     /// Starts a server on free ports and waits until it serves.
-    fn serve(&self, more: &[&str]) -> Serving<'_> {
+    pub fn serve(&self, more: &[&str]) -> Serving<'_> {
         let serving = self.start(more);
         for _ in 0..200 {
             if serving.run(&["health"]).code == 0 {
@@ -101,10 +101,11 @@ impl Folder {
 }
 
 /// A running server; killed when it is dropped.
-struct Serving<'a> {
+pub struct Serving<'a> {
     folder: &'a Folder,
     child: Child,
-    address: String,
+    /// Where it listens, as a URL.
+    pub address: String,
     /// What it printed when it started.
     told: String,
 }

@@ -13,6 +13,7 @@
 mod cache;
 mod cli;
 mod config;
+mod ledger;
 mod process;
 mod redis;
 mod redis_groups;

@@ -7,6 +7,7 @@ mod drain;
 mod emptied;
 mod health;
 mod hostile;
+mod killed;
 mod limits;
 mod permissions;
 mod port_calls;

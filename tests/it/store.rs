@@ -7,6 +7,7 @@ mod durability;
 mod embedded;
 mod observed;
 mod redis_faults;
+mod redis_killed;
 mod redis_peers;
 mod redis_shapes;
 

@@ -1,6 +1,6 @@
-//! The Redis backend against a real server that is killed, frozen, full or
-//! damaged. It does not know the promises of the port, which conformance.rs
-//! holds every backend to.
+//! The Redis backend against a real server that is frozen, full or damaged. It
+//! does not know the promises of the port, which conformance.rs holds every backend
+//! to.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use riptide_persistence::store::{
     redis::{Redis, Settings},
 };
 
-use crate::redis::{Options, Redis as Server};
+use crate::redis::Redis as Server;
 
 /// Long enough for a busy machine.
 const PATIENT: Duration = Duration::from_secs(5);
@@ -150,45 +150,6 @@ async fn a_frozen_server_is_not_waited_for_and_nothing_is_written_twice() {
         "each that was written was written once"
     );
     assert!(store.audit(&space).await.unwrap().agrees());
-}
-
-#[tokio::test]
-async fn what_was_acknowledged_survives_a_kill() {
-    let mut server = Options::new().aof().start();
-    let store = connected(&server.url()).await;
-    let space = space();
-    let mut acknowledged = Vec::new();
-    for round in 0..3u32 {
-        for number in 0..150u32 {
-            let name = format!("k{}", (number * 7 + round) % 60);
-            let write = match number % 5 {
-                0 => Write::delete(entry(&name)),
-                1 => Write::put(entry(&name), vec![0; number as usize])
-                    .expiring(Expiry::AfterMs(u64::from(number) + 1)),
-                2 => Write::put(entry(&name), "long").expiring(Expiry::AfterMs(600_000)),
-                _ => Write::put(entry(&name), name.clone()),
-            };
-            acknowledged.push((version(&store, &space, Batch::of([write])).await, name));
-        }
-        server.kill();
-        failing(&store, |error| matches!(error, Error::Unavailable(_))).await;
-        let error = store.commit(&space, put("down")).await.unwrap_err();
-        assert!(matches!(error, Error::Unavailable(_)), "{error}");
-        server.restart();
-        answering(&store).await;
-        let audit = store.audit(&space).await.unwrap();
-        assert!(audit.agrees(), "{audit:?}");
-    }
-    let last = acknowledged.iter().map(|(version, _)| *version).max();
-    assert_eq!(Some(version(&store, &space, put("last")).await - 1), last);
-    let (name, number) = ("k59", acknowledged.len());
-    let survivor = acknowledged.iter().rfind(|(_, written)| written == name);
-    let read = store.read(&space, 0, &[entry(name)]).await.unwrap();
-    let found = read.records[0].as_ref().map_or(0, |record| record.version);
-    assert!(
-        survivor.is_some_and(|(version, _)| *version == found || found == 0),
-        "{number}"
-    );
 }
 
 #[tokio::test]
