@@ -5,6 +5,7 @@ mod audit;
 mod descriptors;
 mod drain;
 mod emptied;
+mod frozen;
 mod health;
 mod hostile;
 mod killed;
