@@ -13,5 +13,6 @@ mod limits;
 mod permissions;
 mod port_calls;
 mod replicas;
+mod restarted;
 mod start;
 mod surface;
