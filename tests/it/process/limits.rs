@@ -148,6 +148,15 @@ async fn what_is_too_much_is_shed_but_health_answers() {
     }
 }
 
+/// The head of a call, whose message is to come.
+fn get_call() -> http::Request<()> {
+    http::Request::post("http://localhost/riptide.persistence.v1.CacheService/Get")
+        .header("content-type", "application/grpc")
+        .header("authorization", format!("Bearer {ADMIN_KEY}"))
+        .body(())
+        .unwrap()
+}
+
 /// A call whose message never ends, on a connection of its own.
 async fn open_call(server: &Server) -> impl Sized {
     let stream = tokio::net::TcpStream::connect(server.address)
@@ -155,11 +164,31 @@ async fn open_call(server: &Server) -> impl Sized {
         .unwrap();
     let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
-    let call = http::Request::post("http://localhost/riptide.persistence.v1.CacheService/Get")
-        .header("content-type", "application/grpc")
-        .header("authorization", format!("Bearer {ADMIN_KEY}"))
-        .body(())
-        .unwrap();
-    let call = send.send_request(call, false).unwrap();
+    let call = send.send_request(get_call(), false).unwrap();
     (send, connection, call)
+}
+
+#[tokio::test]
+async fn a_connection_carries_as_many_streams_as_it_was_told() {
+    let server = Kind::Embedded
+        .start_with(|config| config.server.max_streams_per_connection = 2)
+        .await;
+    let stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    // Asked before the peer could read the limit, the third is refused.
+    let mut open = || send.send_request(get_call(), false).unwrap();
+    let (first, second, third) = (open(), open(), open());
+    let connection = tokio::spawn(connection);
+    let refused = third.0.await.unwrap_err();
+    assert_eq!(refused.reason(), Some(h2::Reason::REFUSED_STREAM));
+    // From then on the peer knows, and opens no third.
+    assert_eq!(send.current_max_send_streams(), 2);
+    drop((first, second));
+    let mut send = send.ready().await.unwrap();
+    let call = http::Request::get("http://localhost/").body(()).unwrap();
+    let (answer, _) = send.send_request(call, true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 405);
+    connection.abort();
 }
