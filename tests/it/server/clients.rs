@@ -6,7 +6,7 @@ use riptide_persistence::proto::v1::{
     tenant_service_client::TenantServiceClient,
 };
 use tonic::{
-    Request, Status,
+    IntoRequest, Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::Channel,
@@ -102,12 +102,12 @@ pub async fn empty_call(keyed: Keyed, path: &str) -> Result<tonic::Response<()>,
 pub async fn raw_call<M: prost::Message + 'static>(
     keyed: Keyed,
     path: &str,
-    message: M,
+    message: impl IntoRequest<M>,
 ) -> Result<tonic::Response<()>, Status> {
     let mut client = tonic::client::Grpc::new(keyed);
     client.ready().await.unwrap();
     let codec = tonic_prost::ProstCodec::<M, ()>::default();
     client
-        .unary(Request::new(message), path.parse().unwrap(), codec)
+        .unary(message.into_request(), path.parse().unwrap(), codec)
         .await
 }
