@@ -57,9 +57,14 @@ impl Mask {
                 for (at, path) in paths.iter().enumerate() {
                     match Path::parse(path) {
                         Some(path) => known.push(path),
-                        None => unknown.push(Violation::new(
+                        // What is allowed is told once: a status has room for so much.
+                        None if unknown.is_empty() => unknown.push(Violation::new(
                             format!("update_mask.paths[{at}]"),
                             format!("{path:?} is no field that can be changed; {ALLOWED}"),
+                        )),
+                        None => unknown.push(Violation::new(
+                            format!("update_mask.paths[{at}]"),
+                            format!("{path:?} is no field that can be changed"),
                         )),
                     }
                 }

@@ -41,6 +41,9 @@ impl Tenants {
         )?;
         change
             .violations
+            .require(!key_id.is_empty(), "key_id", "empty; name the key");
+        change
+            .violations
             .require(overlap <= MAX_OVERLAP, "overlap", "longer than 30 days");
         change.violations.check()?;
         let mut keys = vec![key_at(key_id)?];
@@ -66,9 +69,8 @@ impl Tenants {
                 });
             }
             if change.validate_only {
-                let api_key = self.with_use(key.bare()).await?;
                 return Ok(Issued {
-                    api_key,
+                    api_key: key.bare(),
                     secret: None,
                 });
             }
@@ -103,9 +105,10 @@ impl Tenants {
                 .await?
             {
                 let text = SecretString::from(api_key::format(key_id, &secret));
-                let api_key = self.with_use(key.bare()).await?;
+                // Nothing is asked of the store any more: the secret is shown this
+                // once, and a fault now would lose it.
                 return Ok(Issued {
-                    api_key,
+                    api_key: key.bare(),
                     secret: Some(text),
                 });
             }
@@ -117,7 +120,10 @@ impl Tenants {
     ///
     /// # Errors
     /// [`Error::NotFound`]; those of the store.
-    pub async fn revoke_api_key(&self, key_id: &str, change: Change) -> Result<ApiKey> {
+    pub async fn revoke_api_key(&self, key_id: &str, mut change: Change) -> Result<ApiKey> {
+        change
+            .violations
+            .require(!key_id.is_empty(), "key_id", "empty; name the key");
         change.violations.check()?;
         key_at(key_id)?;
         for _ in 0..ATTEMPTS {

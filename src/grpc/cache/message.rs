@@ -90,8 +90,11 @@ pub(super) fn time(ms: Option<u64>) -> Option<Timestamp> {
 }
 
 /// A span in whole milliseconds, a part of one rounded up, so that what is
-/// longer than nothing stays so; what is negative stays negative or 0.
+/// longer than nothing stays so. What is negative, or no span at all, is negative.
 pub(super) fn span_ms(span: &Duration) -> i64 {
+    if !(0..1_000_000_000).contains(&span.nanos) {
+        return -1;
+    }
     let nanos = i128::from(span.seconds) * 1_000 * NANOS_PER_MS + i128::from(span.nanos);
     let ms = nanos.div_euclid(NANOS_PER_MS) + i128::from(nanos.rem_euclid(NANOS_PER_MS) > 0);
     i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX })
@@ -109,10 +112,12 @@ mod tests {
             (0, 1_000_000, 1),
             (0, 1_000_001, 2),
             (1, 500_000_000, 1_500),
-            (0, -1, 0),
+            (0, -1, -1),
+            (1, 1_000_000_000, -1),
             (-1, 0, -1_000),
-            (i64::MAX, i32::MAX, i64::MAX),
-            (i64::MIN, i32::MIN, i64::MIN),
+            (i64::MAX, 999_999_999, i64::MAX),
+            (i64::MIN, 0, i64::MIN),
+            (i64::MIN, i32::MIN, -1),
         ] {
             assert_eq!(
                 span_ms(&Duration { seconds, nanos }),

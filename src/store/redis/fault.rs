@@ -89,7 +89,8 @@ fn refusal(text: &str) -> Option<Error> {
     let code = text.split_whitespace().next().unwrap_or_default();
     Some(match code {
         "OOM" => Error::Full("the server has reached maxmemory".into()),
-        "WRONGTYPE" | "CORRUPT" => corrupt(text),
+        "WRONGTYPE" => corrupt("it is of another type than a record"),
+        "CORRUPT" => corrupt(text),
         "NOAUTH" | "WRONGPASS" => Error::Unusable(format!("it refused the password ({code})")),
         "NOPERM" => Error::Unusable(format!("its user may not do what is needed: {text}")),
         "MISCONF" | "READONLY" | "NOREPLICAS" | "LOADING" | "CLUSTERDOWN" | "BUSY"

@@ -155,7 +155,7 @@ async fn a_revoked_key_is_dead_and_listed() {
         rotated.unwrap_err(),
         Error::ConditionNotMet { .. }
     ));
-    for unknown in ["", "nope", &"0".repeat(28)] {
+    for unknown in ["nope", &"0".repeat(28)] {
         let refused = replica
             .tenants
             .revoke_api_key(unknown, Change::default())

@@ -160,7 +160,13 @@ async fn bad_keys_are_refused_with_every_fault(#[case] kind: Kind) {
         Code::NotFound,
         "TENANT_NOT_FOUND",
     );
-    for key_id in ["", "nope", &"0".repeat(28)] {
+    let rotated = admin.tenant.rotate_api_key(rotate("", 0)).await;
+    let refused = assert_refused(rotated, Code::InvalidArgument, "VALIDATION_FAILED");
+    assert_eq!(fields(&refused), ["key_id"]);
+    let revoked = admin.tenant.revoke_api_key(revoke("")).await;
+    let refused = assert_refused(revoked, Code::InvalidArgument, "VALIDATION_FAILED");
+    assert_eq!(fields(&refused), ["key_id"]);
+    for key_id in ["nope", &"0".repeat(28)] {
         let rotated = admin.tenant.rotate_api_key(rotate(key_id, 0)).await;
         assert_refused(rotated, Code::NotFound, "API_KEY_NOT_FOUND");
         let revoked = admin.tenant.revoke_api_key(revoke(key_id)).await;
