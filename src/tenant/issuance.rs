@@ -192,19 +192,12 @@ impl Tenants {
         if !id::is_valid(tenant_id) {
             return Err(Error::no_tenant(tenant_id));
         }
-        let mut keys = vec![record::tenant_key(tenant_id)];
-        keys.extend(once.as_ref().map(Once::key));
         for _ in 0..ATTEMPTS {
             let pepper = self.pepper().await?;
-            let mut found = self
-                .store
-                .read(&Space::registry(), 0, &keys)
-                .await?
-                .records
-                .into_iter();
-            let tenant = found.next().flatten();
-            if let (Some(once), Some(answered)) = (&once, found.next().flatten()) {
-                return self.reissued(once, once.replay(&answered)?).await;
+            let key = record::tenant_key(tenant_id);
+            let (tenant, answered) = self.find_or_replay(key, once.as_ref()).await?;
+            if let (Some(once), Some(api_key)) = (&once, answered) {
+                return self.reissued(once, api_key).await;
             }
             let (tenant, version) = live(tenant_id, tenant)?;
             let key_id = api_key::generate_id(tenant.incarnation);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, Violations},
-    store::{Batch, Check, Commit, Record, Refusal, Space, Write},
+    store::{Batch, Check, Commit, Refusal, Space, Write},
 };
 
 /// How often a commit is tried again when others write the same record.
@@ -280,18 +280,10 @@ impl Tenants {
             return Err(Error::no_tenant(tenant_id));
         }
         let key = record::tenant_key(tenant_id);
-        let mut keys = vec![key.clone()];
-        keys.extend(once.as_ref().map(Once::key));
         for _ in 0..ATTEMPTS {
-            let mut found = self
-                .store
-                .read(&Space::registry(), 0, &keys)
-                .await?
-                .records
-                .into_iter();
-            let tenant: Option<Record> = found.next().flatten();
-            if let (Some(once), Some(answered)) = (&once, found.next().flatten()) {
-                return once.replay(&answered);
+            let (tenant, answered) = self.find_or_replay(key.clone(), once.as_ref()).await?;
+            if let Some(tenant) = answered {
+                return Ok(tenant);
             }
             let tenant = tenant.ok_or_else(|| Error::no_tenant(tenant_id))?;
             let version = tenant.version;

@@ -7,10 +7,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::record;
+use super::{Tenants, record};
 use crate::{
     error::{Error, Result, Violations},
-    store::{Check, Expiry, Key, Record, Table, Write},
+    store::{Check, Expiry, Key, Record, Space, Table, Write},
 };
 
 /// How long a replay is recognised.
@@ -103,6 +103,30 @@ impl Once {
         }
         serde_json::from_value(answered.answer)
             .map_err(|e| Error::Internal(format!("a stored answer is damaged: {e}")))
+    }
+}
+
+impl Tenants {
+    /// A record of the registry, and the first answer to this request where it
+    /// is a replay, as of one moment.
+    ///
+    /// # Errors
+    /// Those of [`Once::replay`]; the store's.
+    pub(super) async fn find_or_replay<A: DeserializeOwned>(
+        &self,
+        key: Key,
+        once: Option<&Once>,
+    ) -> Result<(Option<Record>, Option<A>)> {
+        let mut keys = vec![key];
+        keys.extend(once.map(Once::key));
+        let read = self.store.read(&Space::registry(), 0, &keys).await?;
+        let mut found = read.records.into_iter();
+        let record = found.next().flatten();
+        let answer = match (once, found.next().flatten()) {
+            (Some(once), Some(answered)) => Some(once.replay(&answered)?),
+            _ => None,
+        };
+        Ok((record, answer))
     }
 }
 

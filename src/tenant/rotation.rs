@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    store::{Check, Key, Space, Write},
+    store::{Check, Key, Write},
 };
 
 /// How long an old secret can live beside a new one at most.
@@ -41,24 +41,17 @@ impl Tenants {
         )?;
         change
             .violations
-            .require(!key_id.is_empty(), "key_id", "empty; name the key");
+            .require(!key_id.is_empty(), "key_id", "empty: name the key");
         change
             .violations
             .require(overlap <= MAX_OVERLAP, "overlap", "longer than 30 days");
         change.violations.check()?;
-        let mut keys = vec![key_at(key_id)?];
-        keys.extend(once.as_ref().map(Once::key));
+        let at = key_at(key_id)?;
         for _ in 0..ATTEMPTS {
             let pepper = self.pepper().await?;
-            let mut found = self
-                .store
-                .read(&Space::registry(), 0, &keys)
-                .await?
-                .records
-                .into_iter();
-            let found_key = found.next().flatten();
-            if let (Some(once), Some(answered)) = (&once, found.next().flatten()) {
-                return self.reissued(once, once.replay(&answered)?).await;
+            let (found_key, answered) = self.find_or_replay(at.clone(), once.as_ref()).await?;
+            if let (Some(once), Some(api_key)) = (&once, answered) {
+                return self.reissued(once, api_key).await;
             }
             let found_key = found_key.ok_or_else(|| Error::no_api_key(key_id))?;
             let mut key: ApiKey = record::decode(&found_key.value)?;
@@ -123,7 +116,7 @@ impl Tenants {
     pub async fn revoke_api_key(&self, key_id: &str, mut change: Change) -> Result<ApiKey> {
         change
             .violations
-            .require(!key_id.is_empty(), "key_id", "empty; name the key");
+            .require(!key_id.is_empty(), "key_id", "empty: name the key");
         change.violations.check()?;
         key_at(key_id)?;
         for _ in 0..ATTEMPTS {
