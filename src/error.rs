@@ -124,8 +124,24 @@ pub enum Error {
         limit: i64,
         /// What is used.
         used: i64,
+        /// Whose quota it is, such as `tenant:acme`.
+        scope: String,
         /// When a retry can succeed, where time alone helps.
         retry_after: Option<Duration>,
+    },
+    /// A rate is used up.
+    #[error("rate {metric}: {used} of {limit} used")]
+    RateLimited {
+        /// The metric's name in Quotas.
+        metric: Cow<'static, str>,
+        /// The limit in its window.
+        limit: i64,
+        /// What counts in the window now.
+        used: i64,
+        /// Whose rate it is, such as `tenant:acme`.
+        scope: String,
+        /// When a retry can succeed.
+        retry_after: Duration,
     },
     /// The service holds as many tenants as it may.
     #[error("{used} of {limit} tenants exist")]

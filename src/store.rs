@@ -25,6 +25,16 @@
 //!   commit that removed it, or until its expiry, rounded up to the end of its
 //!   bucket ([`bucket_ms`]). [`Store::audit`] proves it. A space holds metered
 //!   records of one table.
+//! - [`Batch::metered`] moves the space's meters in the same step as the writes,
+//!   if the batch is applied; the integral of bytes held over time moves with the
+//!   records. [`Store::meters`] tells them as they were at any border of a
+//!   [`Unit`], exactly, also of a space that nobody looked at for long. Meters
+//!   survive flushes, and end with their space.
+//! - [`Store::tally`] adds all its amounts or none, and once: what was added is
+//!   durable as a control record is. Counters are never negative, and never lose
+//!   an amount.
+//! - [`Store::lease`] never lets more permits be used in any span of a window than
+//!   the limit it is asked with, as far as holders keep to their leases.
 //! - Time is the store's clock ([`Store::now_ms`]), never a replica's.
 //! - Records of ordered tables are listed in the order of their paths' bytes,
 //!   stable under concurrent writes. [`Table::Entry`] is listed in no order: a
@@ -39,6 +49,7 @@ pub mod embedded;
 pub mod redis;
 
 mod batch;
+mod meter;
 mod observed;
 mod space;
 
@@ -51,8 +62,12 @@ pub use batch::{
     Action, Applied, Batch, Check, Commit, Expiry, Limits, Metric, Mode, Outcome, Refusal, Step,
     Write,
 };
+pub use meter::{
+    Add, Count, Lease, Leased, MAX_COUNT, Metered, Meters, Once, Opening, Reading, Row, Settle,
+    Stamp, Tallied, Tally, Unit, slot_ms,
+};
 pub use observed::{Calls, Counters, Elapsed, Observed, deadline, with_deadline};
-pub use space::{Incarnation, Key, Space, Table, View};
+pub use space::{Incarnation, Key, METER_SPACES, Space, Table, View};
 
 /// A store as the rest of the service holds it.
 pub type Handle = Arc<dyn Store>;
@@ -79,6 +94,20 @@ pub trait Store: Send + Sync + 'static {
     /// Compares the counters with the sum over the records themselves. Walks the
     /// whole space; meant for tests and operators, on a space at rest.
     async fn audit(&self, space: &Space) -> Result<Audit>;
+
+    /// The space's meters, now and at the borders of this unit as far back as they
+    /// are kept; all 0 for a space that was never written or was removed.
+    async fn meters(&self, space: &Space, unit: Unit) -> Result<Meters>;
+
+    /// Adds to rows of counters, in one atomic step.
+    async fn tally(&self, space: &Space, tally: Tally) -> Result<Tallied>;
+
+    /// The rows of these names, in order, each as of one moment; at most 1000.
+    /// Counters come in the order of their names' bytes.
+    async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>>;
+
+    /// Leases permits of a window, in one atomic step.
+    async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased>;
 
     /// Removes records that can no longer be reached, a bounded number a call
     /// (about `limit` are looked at); pass [`Reclaimed::next`] to go on. May be

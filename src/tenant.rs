@@ -1,6 +1,7 @@
 //! Tenants: who calls, whether they may, and what they hold. It does not know
 //! how calls arrive or what entries look like.
 
+mod account;
 mod admission;
 pub mod api_key;
 pub mod audit;
@@ -13,15 +14,18 @@ mod key_use;
 mod lifecycle;
 mod listing;
 mod mask;
+mod meter;
 mod once;
 pub mod page;
 mod pepper;
+pub mod period;
 pub mod plan;
 mod profile;
 mod purge;
 pub mod reclaim;
 pub mod record;
 mod rotation;
+mod rows;
 mod tenancy;
 
 use std::{fmt, sync::Arc};
@@ -29,6 +33,7 @@ use std::{fmt, sync::Arc};
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
 
+pub use account::{Account, Accounts};
 pub use caller::{Caller, Grant, Permission, Scope, Scopes};
 pub use creation::{Created, NewTenant};
 pub use directory::{Directory, FRESH};
@@ -36,8 +41,10 @@ pub use issuance::{ApiKeys, Issued, NewApiKey};
 pub use lifecycle::Update;
 pub use listing::{Filter, Listed};
 pub use mask::Mask;
+pub use meter::{Counts, Meter};
 pub use once::Change;
 pub use pepper::Pepper;
+pub use period::Period;
 pub use plan::Quotas;
 pub use profile::Profile;
 pub use purge::PurgeReport;

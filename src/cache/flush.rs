@@ -228,6 +228,7 @@ fn too_many_floors(used: usize) -> Error {
         metric: "flushed_namespaces".into(),
         limit: MAX_FLOORS as i64,
         used: i64::try_from(used).unwrap_or(i64::MAX),
+        scope: String::new(),
         retry_after: Some(FLOORS_RETRY),
     }
 }

@@ -255,6 +255,7 @@ impl Cache {
                 writes: writes(snapshot.floor(namespace))?,
                 limits,
                 step: None,
+                metered: crate::store::Metered::default(),
             };
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(applied) => {
@@ -319,6 +320,7 @@ pub(super) fn refused(refusal: &Refusal) -> Error {
             },
             limit: i64::try_from(*limit).unwrap_or(i64::MAX),
             used: i64::try_from(*used).unwrap_or(i64::MAX),
+            scope: String::new(),
             retry_after: None,
         },
         Refusal::Stale(_) | Refusal::Gone => Error::RequestInProgress,

@@ -274,10 +274,22 @@ impl Shape {
                 metric,
                 limit,
                 used,
+                scope,
                 retry_after,
             } => Self::new(Code::ResourceExhausted, "QUOTA_EXCEEDED")
                 .quota(metric, *limit, *used, error)
+                .with("scope", scope)
                 .retry(*retry_after),
+            Error::RateLimited {
+                metric,
+                limit,
+                used,
+                scope,
+                retry_after,
+            } => Self::new(Code::ResourceExhausted, "RATE_LIMITED")
+                .quota(metric, *limit, *used, error)
+                .with("scope", scope)
+                .retry(Some(*retry_after)),
             Error::MaxTenants { limit, used } => {
                 let int64 = |figure| i64::try_from(figure).unwrap_or(i64::MAX);
                 Self::new(Code::ResourceExhausted, "MAX_TENANTS").quota(
@@ -305,6 +317,11 @@ impl Shape {
 /// What the client's retry policy is told about a refusal for want of room.
 fn pushback_ms(error: &Error) -> Option<i64> {
     match error {
+        Error::RateLimited { retry_after, .. } => Some(
+            i64::try_from(retry_after.as_millis())
+                .unwrap_or(i64::MAX)
+                .max(1),
+        ),
         Error::QuotaExceeded { retry_after, .. } => Some(retry_after.map_or(-1, |after| {
             i64::try_from(after.as_millis()).unwrap_or(i64::MAX).max(1)
         })),
@@ -378,6 +395,7 @@ mod tests {
             metric: "memory_bytes".into(),
             limit: 10,
             used: 9,
+            scope: "tenant:acme".into(),
             retry_after,
         };
         let suspended = Error::TenantSuspended {
@@ -530,6 +548,7 @@ mod tests {
                 metric: "operations_per_minute".into(),
                 limit: 10,
                 used: 9,
+                scope: "tenant:acme".into(),
                 retry_after,
             };
             let status = status(&error, &context());

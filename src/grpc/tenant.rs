@@ -1,7 +1,10 @@
 //! TenantService: messages into calls of the tenant domain, and its answers
 //! into messages. It does not know what may be asked for; the domain refuses.
 
+mod billing;
 mod message;
+mod quota;
+mod usage;
 
 use tonic::{Request, Response, Status, async_trait};
 
@@ -335,6 +338,46 @@ impl TenantService for TenantApi {
             answer.as_ref().map(|answer| answer.api_key.as_ref()),
         );
         context.answer(answer)
+    }
+
+    async fn get_tenant_usage(
+        &self,
+        request: Request<v1::GetTenantUsageRequest>,
+    ) -> Answer<v1::GetTenantUsageResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.usage(&context, request).await)
+    }
+
+    async fn get_tenant_billing(
+        &self,
+        request: Request<v1::GetTenantBillingRequest>,
+    ) -> Answer<v1::GetTenantBillingResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.billing(&context, request).await)
+    }
+
+    async fn list_statements(
+        &self,
+        request: Request<v1::ListStatementsRequest>,
+    ) -> Answer<v1::ListStatementsResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.statements(request).await)
+    }
+
+    async fn check_quota(
+        &self,
+        request: Request<v1::CheckQuotaRequest>,
+    ) -> Answer<v1::CheckQuotaResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.check(&context, request).await)
+    }
+
+    async fn record_usage(
+        &self,
+        request: Request<v1::RecordUsageRequest>,
+    ) -> Answer<v1::RecordUsageResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.record(request).await)
     }
 
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {

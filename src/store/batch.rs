@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Key, Usage, View};
+use super::{Key, Metered, Usage, View};
 
 /// Writes that belong together.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Batch {
     pub limits: Limits,
     /// A step of the space itself, taken with the writes.
     pub step: Option<Step>,
+    /// What the space's meters grow by, if the batch is applied.
+    pub metered: Metered,
 }
 
 impl Batch {

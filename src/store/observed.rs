@@ -11,11 +11,13 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Page, Position, Query, Read,
-    Reclaim, Reclaimed, Result, Space, Store, Usage,
+    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters, Page,
+    Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
+    Usage,
 };
 
 /// A store that is watched. Several, one per core, may share their [`Counters`].
@@ -39,6 +41,10 @@ pub struct Counters {
     commit: AtomicU64,
     list: AtomicU64,
     usage: AtomicU64,
+    meters: AtomicU64,
+    tally: AtomicU64,
+    rows: AtomicU64,
+    lease: AtomicU64,
     audit: AtomicU64,
     reclaim: AtomicU64,
     changes: AtomicU64,
@@ -55,6 +61,10 @@ impl Counters {
             commit: of(&self.commit),
             list: of(&self.list),
             usage: of(&self.usage),
+            meters: of(&self.meters),
+            tally: of(&self.tally),
+            rows: of(&self.rows),
+            lease: of(&self.lease),
             audit: of(&self.audit),
             reclaim: of(&self.reclaim),
             changes: of(&self.changes),
@@ -72,6 +82,10 @@ pub struct Calls {
     pub commit: u64,
     pub list: u64,
     pub usage: u64,
+    pub meters: u64,
+    pub tally: u64,
+    pub rows: u64,
+    pub lease: u64,
     pub audit: u64,
     pub reclaim: u64,
     pub changes: u64,
@@ -88,6 +102,10 @@ impl Calls {
             commit: self.commit.saturating_sub(earlier.commit),
             list: self.list.saturating_sub(earlier.list),
             usage: self.usage.saturating_sub(earlier.usage),
+            meters: self.meters.saturating_sub(earlier.meters),
+            tally: self.tally.saturating_sub(earlier.tally),
+            rows: self.rows.saturating_sub(earlier.rows),
+            lease: self.lease.saturating_sub(earlier.lease),
             audit: self.audit.saturating_sub(earlier.audit),
             reclaim: self.reclaim.saturating_sub(earlier.reclaim),
             changes: self.changes.saturating_sub(earlier.changes),
@@ -132,6 +150,15 @@ fn fault(error: &Error) -> &'static str {
 
 fn ok<T>(_: &T) -> &'static str {
     "ok"
+}
+
+fn tallied(tallied: &Tallied) -> &'static str {
+    match tallied {
+        Tallied::Added(_) => "added",
+        Tallied::Duplicate => "duplicate",
+        Tallied::Barred { .. } => "barred",
+        Tallied::Exceeded { .. } => "refused",
+    }
 }
 
 fn verdict(commit: &Commit) -> &'static str {
@@ -196,6 +223,36 @@ impl Store for Observed {
             self.store.usage(space),
         )
         .await
+    }
+
+    async fn meters(&self, space: &Space, unit: Unit) -> Result<Meters> {
+        let call = self.store.meters(space, unit);
+        watch("meters", self.backend(), &self.counters.meters, ok, call).await
+    }
+
+    async fn tally(&self, space: &Space, tally: Tally) -> Result<Tallied> {
+        let sent = Sent::now();
+        let call = self.store.tally(space, tally);
+        let result = watch("tally", self.backend(), &self.counters.tally, tallied, call).await;
+        if !matches!(
+            result,
+            Ok(Tallied::Added(_)) | Err(Error::OutcomeUnknown(_))
+        ) {
+            sent.back();
+        }
+        result
+    }
+
+    async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>> {
+        let call = self.store.rows(space, names);
+        watch("rows", self.backend(), &self.counters.rows, ok, call).await
+    }
+
+    /// A lease writes nothing that its caller asked for, so one that is on its way
+    /// leaves nothing open.
+    async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased> {
+        let call = self.store.lease(space, lease);
+        watch("lease", self.backend(), &self.counters.lease, ok, call).await
     }
 
     async fn audit(&self, space: &Space) -> Result<Audit> {

@@ -200,6 +200,22 @@ impl Store for Redis {
         Ok(self.reap(space).await?.usage(self.shared.exact()))
     }
 
+    async fn meters(&self, _: &Space, _: super::Unit) -> Result<super::Meters> {
+        Err(Error::Misuse("meters: not built yet".into()))
+    }
+
+    async fn tally(&self, _: &Space, _: super::Tally) -> Result<super::Tallied> {
+        Err(Error::Misuse("tally: not built yet".into()))
+    }
+
+    async fn rows(&self, _: &Space, _: &[bytes::Bytes]) -> Result<Vec<super::Row>> {
+        Err(Error::Misuse("rows: not built yet".into()))
+    }
+
+    async fn lease(&self, _: &Space, _: super::Lease) -> Result<super::Leased> {
+        Err(Error::Misuse("lease: not built yet".into()))
+    }
+
     async fn audit(&self, space: &Space) -> Result<Audit> {
         self.audit_space(space).await
     }

@@ -21,11 +21,26 @@ impl Space {
         Self(incarnation.to_string().into())
     }
 
+    /// One of the [`METER_SPACES`] that usage and bills are kept in, outside the
+    /// tenants' own: the one that this tenant's are in.
+    pub fn meters(incarnation: Incarnation) -> Self {
+        let [first, ..] = incarnation.0;
+        Self::meters_at(usize::from(first))
+    }
+
+    /// One of the [`METER_SPACES`], by its number.
+    pub fn meters_at(number: usize) -> Self {
+        Self(format!("meters{:02}", number % METER_SPACES).into())
+    }
+
     /// The space's name: ASCII letters and digits.
     pub fn name(&self) -> &str {
         &self.0
     }
 }
+
+/// How many spaces usage and bills are spread over. Never changes.
+pub const METER_SPACES: usize = 16;
 
 impl fmt::Debug for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,11 +100,13 @@ pub enum Table {
     Job,
     /// Facts of the whole store, by name.
     Meta,
+    /// Closed billing periods, by period and incarnation. Ordered.
+    Statement,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Entry,
         Self::Tenant,
         Self::ApiKey,
@@ -98,6 +115,7 @@ impl Table {
         Self::Control,
         Self::Job,
         Self::Meta,
+        Self::Statement,
     ];
 
     /// The table's mark in stored keys. Never changes.
@@ -111,6 +129,7 @@ impl Table {
             Self::Control => "c",
             Self::Job => "j",
             Self::Meta => "m",
+            Self::Statement => "p",
         }
     }
 
@@ -121,7 +140,10 @@ impl Table {
 
     /// Whether it can be listed in the order of its paths.
     pub const fn ordered(self) -> bool {
-        matches!(self, Self::Tenant | Self::ApiKey | Self::Job)
+        matches!(
+            self,
+            Self::Tenant | Self::ApiKey | Self::Job | Self::Statement
+        )
     }
 
     /// Whether its commits are told by [`Store::changes`](super::Store::changes).

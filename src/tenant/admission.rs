@@ -150,7 +150,9 @@ impl Tenants {
         let Some((tenant, _)) = self.find_tenant(tenant_id).await? else {
             return Ok(None);
         };
-        let known = Arc::new(KnownTenant::of(&tenant, &self.settings.load_full()));
+        let account = self.directory.accounts.of(tenant.incarnation);
+        let known = KnownTenant::of(&tenant, account, &self.settings.load_full());
+        let known = Arc::new(known);
         self.directory
             .remember_tenant(token, tenant_id, known.clone());
         Ok(Some(known))

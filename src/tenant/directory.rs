@@ -23,7 +23,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use quick_cache::sync::Cache;
 
-use super::{Grant, Pepper, Tenancy, key_use::KeyUses, plan, record};
+use super::{Account, Accounts, Grant, Pepper, Tenancy, key_use::KeyUses, plan, record};
 use crate::{
     config,
     store::{Handle, Incarnation, Key, Position, Space, Table},
@@ -54,6 +54,8 @@ pub struct Directory {
     hasher: RandomState,
     pepper: ArcSwapOption<Pepper>,
     pub(super) uses: KeyUses,
+    /// What is kept of tenants between calls; never forgotten with the rest.
+    pub(super) accounts: Accounts,
 }
 
 /// What is known of an API key.
@@ -99,11 +101,16 @@ pub(super) struct KnownTenant {
 }
 
 impl KnownTenant {
-    pub(super) fn of(tenant: &record::Tenant, settings: &Arc<config::Tenant>) -> Self {
+    pub(super) fn of(
+        tenant: &record::Tenant,
+        account: Arc<Account>,
+        settings: &Arc<config::Tenant>,
+    ) -> Self {
         let unlimited = Tenancy {
             tenant_id: tenant.tenant_id.as_str().into(),
             incarnation: tenant.incarnation,
             space: Space::tenant(tenant.incarnation),
+            account,
             limits: crate::store::Limits::default(),
             default_ttl_ms: None,
             confined: None,
@@ -167,6 +174,7 @@ impl Directory {
             hasher: RandomState::new(),
             pepper: ArcSwapOption::empty(),
             uses: KeyUses::default(),
+            accounts: Accounts::default(),
         }
     }
 

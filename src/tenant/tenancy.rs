@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Grant, record};
+use super::{Account, Grant, record};
 use crate::{
     error::{Error, Result},
     store::{Handle, Incarnation, Limits, Space},
@@ -28,6 +28,8 @@ pub struct Tenancy {
     pub incarnation: Incarnation,
     /// Where its entries live.
     pub space: Space,
+    /// What this replica keeps of the tenant.
+    pub account: Arc<Account>,
     /// The limits on them.
     pub limits: Limits,
     /// How long entries live that are set without a time; `None` means for ever.
@@ -142,6 +144,7 @@ mod tests {
             tenant_id: "acme".into(),
             incarnation,
             space: Space::tenant(incarnation),
+            account: crate::tenant::Accounts::default().of(incarnation),
             limits: Limits::default(),
             default_ttl_ms: None,
             confined: grant.is_confined().then(|| Arc::new(grant)),

@@ -20,7 +20,7 @@ use riptide_persistence::{
     config,
     error::{Error, Result},
     store::{Calls, Counters, Handle, Incarnation, Limits, Observed, Space, embedded::Embedded},
-    tenant::{Grant, Scopes, Tenancy},
+    tenant::{Accounts, Grant, Scopes, Tenancy},
 };
 
 /// When the tests begin, in milliseconds since 1970.
@@ -122,6 +122,7 @@ fn tenancy() -> Tenancy {
         tenant_id: "acme".into(),
         incarnation,
         space: Space::tenant(incarnation),
+        account: Accounts::default().of(incarnation),
         limits: Limits::default(),
         default_ttl_ms: None,
         confined: None,

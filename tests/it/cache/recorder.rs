@@ -3,9 +3,11 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use riptide_persistence::store::{
-    Audit, Batch, Changes, Commit, Cursor, Handle, Health, Key, Page, Position, Query, Read,
-    Reclaim, Reclaimed, Result, Space, Store, Usage,
+    Audit, Batch, Changes, Commit, Cursor, Handle, Health, Key, Lease, Leased, Meters, Page,
+    Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
+    Usage,
 };
 
 /// Passes every call on, and keeps the keys of the last read.
@@ -42,6 +44,22 @@ impl Store for Recorder {
 
     async fn usage(&self, space: &Space) -> Result<Usage> {
         self.store.usage(space).await
+    }
+
+    async fn meters(&self, space: &Space, unit: Unit) -> Result<Meters> {
+        self.store.meters(space, unit).await
+    }
+
+    async fn tally(&self, space: &Space, tally: Tally) -> Result<Tallied> {
+        self.store.tally(space, tally).await
+    }
+
+    async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>> {
+        self.store.rows(space, names).await
+    }
+
+    async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased> {
+        self.store.lease(space, lease).await
     }
 
     async fn audit(&self, space: &Space) -> Result<Audit> {

@@ -4,10 +4,12 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use riptide_persistence::store::{
     Audit, Batch, Calls, Changes, Check, Commit, Counters, Cursor, Elapsed, Handle, Health,
-    Incarnation, Key, Observed, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Space,
-    Store, Table, Usage, Write, deadline, embedded::Embedded, with_deadline,
+    Incarnation, Key, Lease, Leased, Meters, Observed, Page, Position, Query, Read, Reclaim,
+    Reclaimed, Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage, Write, deadline,
+    embedded::Embedded, with_deadline,
 };
 use tokio::time::Instant;
 
@@ -26,6 +28,18 @@ impl Store for Stuck {
         pending().await
     }
     async fn usage(&self, _: &Space) -> Result<Usage> {
+        pending().await
+    }
+    async fn meters(&self, _: &Space, _: Unit) -> Result<Meters> {
+        pending().await
+    }
+    async fn tally(&self, _: &Space, _: Tally) -> Result<Tallied> {
+        pending().await
+    }
+    async fn rows(&self, _: &Space, _: &[Bytes]) -> Result<Vec<Row>> {
+        pending().await
+    }
+    async fn lease(&self, _: &Space, _: Lease) -> Result<Leased> {
         pending().await
     }
     async fn audit(&self, _: &Space) -> Result<Audit> {
@@ -103,6 +117,20 @@ async fn every_call_is_counted_by_its_method() {
     };
     store.list(&space, query).await.unwrap();
     store.usage(&space).await.unwrap();
+    store.meters(&space, Unit::Minute).await.unwrap();
+    store.tally(&space, Tally::default()).await.unwrap();
+    store.rows(&space, &[]).await.unwrap();
+    let lease = Lease {
+        window: "w".into(),
+        limit: 1,
+        span_ms: 60_000,
+        want: 1,
+        least: 1,
+        share: 1,
+        hold_ms: 1,
+        ..Lease::default()
+    };
+    store.lease(&space, lease).await.unwrap();
     store.audit(&space).await.unwrap();
     store
         .reclaim(&space, Reclaim::Orphans { below: 0 }, None, 1)
@@ -117,6 +145,10 @@ async fn every_call_is_counted_by_its_method() {
         commit: 2,
         list: 1,
         usage: 1,
+        meters: 1,
+        tally: 1,
+        rows: 1,
+        lease: 1,
         audit: 1,
         reclaim: 1,
         changes: 1,

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use riptide_persistence::store::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Page, Position, Query, Read,
-    Reclaim, Reclaimed, Result, Space, Store, Usage,
+    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters, Page,
+    Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
+    Usage,
 };
 
 /// Lets so many commits through; then the store is gone.
@@ -53,6 +55,26 @@ impl Store for Cut {
 
     async fn usage(&self, space: &Space) -> Result<Usage> {
         self.alive()?.usage(space).await
+    }
+
+    async fn meters(&self, space: &Space, unit: Unit) -> Result<Meters> {
+        self.alive()?.meters(space, unit).await
+    }
+
+    async fn tally(&self, space: &Space, tally: Tally) -> Result<Tallied> {
+        let answer = self.alive()?.tally(space, tally).await;
+        if self.commits_left.fetch_sub(1, Ordering::SeqCst) == 1 && self.answer_lost {
+            return Err(Error::OutcomeUnknown("cut".into()));
+        }
+        answer
+    }
+
+    async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>> {
+        self.alive()?.rows(space, names).await
+    }
+
+    async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased> {
+        self.alive()?.lease(space, lease).await
     }
 
     async fn audit(&self, space: &Space) -> Result<Audit> {

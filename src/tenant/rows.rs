@@ -1,0 +1,82 @@
+//! Where usage is kept: the names of rows, counters and windows, all in the
+//! meter space of the tenant ([`Space::meters`](crate::store::Space::meters)).
+//! It does not know what they hold.
+
+use bytes::Bytes;
+
+use super::period::Period;
+use crate::store::{Incarnation, Key, Table, Unit};
+
+/// Operations of reads, and reported ones; those of writes are metered by their
+/// commits.
+pub const OPERATIONS: &str = "operations";
+/// Keys read and found.
+pub const HITS: &str = "hits";
+/// Keys read and not found.
+pub const MISSES: &str = "misses";
+/// Calls refused for a quota or a rate.
+pub const THROTTLED: &str = "throttled";
+/// Bytes that readers sent; those of writes are metered by their commits.
+pub const BYTES_IN: &str = "bytes_in";
+/// Bytes that callers were sent.
+pub const BYTES_OUT: &str = "bytes_out";
+/// Bytes whose transfer was reported.
+pub const REPORTED_BYTES: &str = "reported_bytes";
+/// Milliseconds of computing that were reported.
+pub const COMPUTE_MS: &str = "compute_ms";
+
+/// Goes before the names of the platform's own metrics.
+const CUSTOM: &str = "x:";
+
+/// The counter of a metric of the platform's own.
+pub fn custom(metric: &str) -> Bytes {
+    format!("{CUSTOM}{metric}").into()
+}
+
+/// The metric of the platform's own that a counter is of.
+pub fn custom_of(counter: &[u8]) -> Option<&str> {
+    std::str::from_utf8(counter.strip_prefix(CUSTOM.as_bytes())?).ok()
+}
+
+/// What a tenant came to in the unit of time that began then.
+pub fn point(incarnation: Incarnation, unit: Unit, start_ms: u64) -> Bytes {
+    let mark = match unit {
+        Unit::Minute => 'm',
+        Unit::Hour => 'h',
+        Unit::Day => 'd',
+    };
+    format!("{mark}:{incarnation}:{}", start_ms / unit.ms()).into()
+}
+
+/// What a tenant came to in a period, in its part with this number (see
+/// `Tenant::segments`).
+pub fn period(incarnation: Incarnation, period: Period, segment: u32) -> Bytes {
+    format!("b:{incarnation}:{period}:{segment}").into()
+}
+
+/// The levels of the platform's own metrics.
+pub fn levels(incarnation: Incarnation) -> Bytes {
+    format!("l:{incarnation}").into()
+}
+
+/// The window of a rate.
+pub fn window(incarnation: Incarnation, metric: &str) -> Bytes {
+    format!("{incarnation}:{metric}").into()
+}
+
+/// Says that a period of a tenant is being closed: from the commit that puts it,
+/// nothing is added to the period's rows.
+pub fn closing(incarnation: Incarnation, period: Period) -> Key {
+    Key::new(
+        Table::Control,
+        format!("closing:{period}:{incarnation}").into_bytes(),
+    )
+}
+
+/// The closed statement of a tenant's period.
+pub fn statement(incarnation: Incarnation, period: Period) -> Key {
+    Key::new(
+        Table::Statement,
+        format!("{period}:{incarnation}").into_bytes(),
+    )
+}
