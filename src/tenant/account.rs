@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use super::meter::Meter;
@@ -16,6 +19,20 @@ pub struct Account {
     pub incarnation: Incarnation,
     /// What its calls came to.
     pub meter: Meter,
+    /// The number of the plan's segment that is billed now.
+    segment: AtomicU32,
+}
+
+impl Account {
+    /// The number of the segment of its period that is billed now.
+    pub fn segment(&self) -> u32 {
+        self.segment.load(Ordering::Relaxed)
+    }
+
+    /// Notes that this segment has begun; an older one changes nothing.
+    pub fn begin_segment(&self, number: u32) {
+        self.segment.fetch_max(number, Ordering::Relaxed);
+    }
 }
 
 /// The accounts of all tenants that call.
@@ -35,6 +52,7 @@ impl Accounts {
             Arc::new(Account {
                 incarnation,
                 meter: Meter::default(),
+                segment: AtomicU32::new(0),
             })
         };
         accounts.entry(incarnation).or_insert_with(begin).clone()

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 
-use super::period::Period;
-use crate::store::{Incarnation, Key, Table, Unit};
+use super::{Account, period::Period};
+use crate::store::{Add, Count, Incarnation, Key, Table, Unit};
 
 /// Operations of reads, and reported ones; those of writes are metered by their
 /// commits.
@@ -52,6 +52,34 @@ pub fn point(incarnation: Incarnation, unit: Unit, start_ms: u64) -> Bytes {
 /// `Tenant::segments`).
 pub fn period(incarnation: Incarnation, period: Period, segment: u32) -> Bytes {
     format!("b:{incarnation}:{period}:{segment}").into()
+}
+
+/// How long a period's rows are kept.
+const PERIOD_KEPT_MS: u64 = 400 * Unit::Day.ms();
+
+/// What adds these counts to all the rows that this moment belongs to: its minute,
+/// hour and day, and its period.
+pub fn adds(account: &Account, at_ms: u64, counts: &[Count]) -> [Add; 4] {
+    let of_unit = |unit: Unit| Add {
+        row: point(account.incarnation, unit, unit.start_ms(at_ms)),
+        // One more, so that the oldest is whole.
+        keep_ms: Some((unit.kept() + 1) * unit.ms()),
+        counts: counts.to_vec(),
+    };
+    let [minute, hour, day] = Unit::ALL.map(of_unit);
+    let of_period = Add {
+        row: period(account.incarnation, Period::of(at_ms), account.segment()),
+        keep_ms: Some(PERIOD_KEPT_MS),
+        counts: counts.to_vec(),
+    };
+    [minute, hour, day, of_period]
+}
+
+/// What must be absent where counts of this moment are added now: only a period
+/// that is over can be closing.
+pub fn bar(incarnation: Incarnation, at_ms: u64, now_ms: u64) -> Option<Key> {
+    let period = Period::of(at_ms);
+    (period < Period::of(now_ms)).then(|| closing(incarnation, period))
 }
 
 /// The levels of the platform's own metrics.
