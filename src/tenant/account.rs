@@ -4,13 +4,18 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
 
+use bytes::Bytes;
+
 use super::meter::Meter;
 use crate::store::Incarnation;
+
+/// Accounts below which none is looked for that can leave.
+const ROOM: usize = 1024;
 
 /// What a replica keeps of one life of a tenant between its calls.
 #[derive(Debug)]
@@ -35,26 +40,134 @@ impl Account {
     }
 }
 
-/// The accounts of all tenants that call.
+/// Accounts that counted something since they were last flushed.
 #[derive(Debug, Default)]
+pub(super) struct Queue(Mutex<Vec<Arc<Account>>>);
+
+impl Queue {
+    pub(super) fn push(&self, account: Arc<Account>) {
+        lock(&self.0).push(account);
+    }
+}
+
+/// The accounts of all tenants that call.
+#[derive(Debug)]
 pub struct Accounts {
-    by_incarnation: Mutex<HashMap<Incarnation, Arc<Account>>>,
+    replica: Bytes,
+    by_incarnation: Mutex<Known>,
+    queue: Arc<Queue>,
+}
+
+#[derive(Debug)]
+struct Known {
+    accounts: HashMap<Incarnation, Arc<Account>>,
+    /// How many there may be before some are to leave.
+    room: usize,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        let replica = crate::random::BASE32.encode(&crate::random::bytes::<10>());
+        Self {
+            replica: replica.into(),
+            by_incarnation: Mutex::new(Known {
+                accounts: HashMap::new(),
+                room: ROOM,
+            }),
+            queue: Arc::default(),
+        }
+    }
 }
 
 impl Accounts {
+    /// This process among all that ever work on the store: 16 characters of
+    /// `a-v0-9`, random.
+    pub fn replica(&self) -> &Bytes {
+        &self.replica
+    }
+
     /// The account of this life of a tenant; begun where there is none yet.
     pub fn of(&self, incarnation: Incarnation) -> Arc<Account> {
-        let mut accounts = self
-            .by_incarnation
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let begin = || {
-            Arc::new(Account {
-                incarnation,
-                meter: Meter::default(),
-                segment: AtomicU32::new(0),
-            })
-        };
-        accounts.entry(incarnation).or_insert_with(begin).clone()
+        let mut known = lock(&self.by_incarnation);
+        if let Some(account) = known.accounts.get(&incarnation) {
+            return account.clone();
+        }
+        if known.accounts.len() >= known.room {
+            known.dismiss();
+        }
+        let account = Arc::new_cyclic(|account| Account {
+            incarnation,
+            meter: Meter::new(account.clone(), Arc::downgrade(&self.queue)),
+            segment: AtomicU32::new(0),
+        });
+        known.accounts.insert(incarnation, account.clone());
+        account
+    }
+
+    /// The accounts that counted something, each to be asked for it.
+    pub(super) fn take_queue(&self) -> Vec<Arc<Account>> {
+        let mut queue = lock(&self.queue.0);
+        // Room for as many again, so that counting seldom takes memory.
+        let room = Vec::with_capacity(queue.len());
+        std::mem::replace(&mut *queue, room)
+    }
+}
+
+impl Known {
+    /// Lets those go that nobody holds and that have nothing to be flushed. Done
+    /// when their number has doubled, so that each costs the same however many
+    /// there are.
+    fn dismiss(&mut self) {
+        // Whoever counts holds it, and so does the queue until it is flushed.
+        self.accounts
+            .retain(|_, account| Arc::strong_count(account) > 1 || account.meter.is_queued());
+        self.room = ROOM.max(self.accounts.len().saturating_mul(2));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Maps and queues are whole whoever panicked while holding them.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenant::Counts;
+
+    #[test]
+    fn accounts_nobody_needs_leave_and_others_stay() {
+        let accounts = Accounts::default();
+        let held = accounts.of(Incarnation::random());
+        let counted = Incarnation::random();
+        accounts.of(counted).meter.count(Counts {
+            operations: 1,
+            ..Counts::default()
+        });
+        for _ in 0..10 * ROOM {
+            accounts.of(Incarnation::random());
+        }
+        let known = lock(&accounts.by_incarnation).accounts.len();
+        assert!(known <= ROOM, "{known} are kept");
+        assert!(Arc::ptr_eq(&held, &accounts.of(held.incarnation)));
+        assert!(accounts.of(counted).meter.is_queued());
+    }
+
+    #[test]
+    fn many_accounts_that_are_held_all_stay() {
+        let accounts = Accounts::default();
+        let held: Vec<_> = (0..10_000)
+            .map(|_| accounts.of(Incarnation::random()))
+            .collect();
+        for account in held {
+            assert!(Arc::ptr_eq(&account, &accounts.of(account.incarnation)));
+        }
+    }
+
+    #[test]
+    fn replicas_have_names_of_their_own() {
+        let (one, other) = (Accounts::default(), Accounts::default());
+        assert_eq!(one.replica().len(), 16);
+        assert_ne!(one.replica(), other.replica());
     }
 }

@@ -38,6 +38,12 @@ impl Period {
         ((1970..=9998).contains(&year) && (1..=12).contains(&month)).then_some(Self { year, month })
     }
 
+    /// Its number among all months; never 0, and the next one's is 1 more.
+    pub fn number(self) -> u32 {
+        let months = i32::from(self.year) * 12 + i32::from(self.month);
+        u32::try_from(months).unwrap_or(0)
+    }
+
     /// When it begins, in milliseconds since 1970.
     pub fn start_ms(self) -> u64 {
         let start = Date::new(self.year, self.month, 1)
