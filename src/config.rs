@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 mod load;
+mod price;
 mod problem;
 mod schema;
 mod source;
@@ -20,6 +21,7 @@ mod unit;
 mod validate;
 
 pub use load::{Loaded, Setting, load};
+pub use price::{Billing, BytesPrice, HoursPrice, MAX_PRICE_MICROS, Price, Prices};
 pub use problem::{Origin, Problem, Problems};
 pub use schema::DEFAULTS;
 pub use source::{Flag, Sources};
@@ -66,6 +68,8 @@ pub struct Config {
     pub auth: Auth,
     /// Tenants and their plans.
     pub tenant: Tenant,
+    /// Bills.
+    pub billing: Billing,
     /// Cache entries.
     pub cache: Cache,
     /// Logging.
@@ -257,6 +261,9 @@ pub struct Plan {
     /// How long entries live that are set without a time; `None` means for ever.
     #[serde(deserialize_with = "unit::optional_duration")]
     pub default_ttl: Option<Duration>,
+    /// What it costs; nothing where that is not said.
+    #[serde(default)]
+    pub prices: Prices,
 }
 
 /// A plan's limits; -1 means unlimited.
@@ -281,6 +288,21 @@ pub struct Quotas {
     /// Sessions alive.
     #[serde(deserialize_with = "unit::limit")]
     pub active_sessions: i64,
+    /// The platform's own metrics, by name.
+    #[serde(default)]
+    pub custom: BTreeMap<String, CustomQuota>,
+}
+
+/// A plan's limit on a metric of the platform's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustomQuota {
+    /// The limit; -1 means unlimited.
+    #[serde(deserialize_with = "unit::limit")]
+    pub limit: i64,
+    /// The window it counts in; `None` means a level.
+    #[serde(default, deserialize_with = "unit::optional_duration")]
+    pub window: Option<Duration>,
 }
 
 /// Cache entries.

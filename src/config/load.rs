@@ -47,10 +47,11 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
     let mut used = layer.clone();
     if let Some(config) = shape(&mut used, &schema, &mut problems) {
         validate::check(&config, &mut |path, message| {
-            let origin = layer
-                .get(path)
-                .map_or(&Origin::Default, |given| &given.origin);
-            problems.add(path, origin, message);
+            let origin = match layer.get(path) {
+                Some(given) => given.origin.clone(),
+                None => beside(&layer, &format!("{path}.")),
+            };
+            problems.add(path, &origin, message);
         });
         if problems.is_empty() {
             return Ok(Loaded {
@@ -101,17 +102,27 @@ fn shape(layer: &mut Layer, schema: &Schema, problems: &mut Problems) -> Option<
         };
         let origin = match layer.get(&path) {
             Some(given) => given.origin.clone(),
-            // A plan of one's own that lacks a key: told where the plan is.
-            None => {
-                let section = path.split('.').take(3).collect::<Vec<_>>().join(".");
-                let sibling = layer.iter().find(|(key, _)| key.starts_with(&section));
-                sibling.map_or(Origin::Default, |(_, given)| given.origin.clone())
-            }
+            // A plan of one's own, or a metric, that lacks a key: told where the
+            // rest of it is.
+            None => beside(layer, &path),
         };
         problems.add(&path, &origin, message);
         layer.extend(schema.defaults_at(&path));
     }
     None
+}
+
+/// The source of the settings nearest to this one.
+fn beside(layer: &Layer, path: &str) -> Origin {
+    let mut section = path;
+    while let Some((parent, _)) = section.rsplit_once('.') {
+        let inside = |key: &str| key.strip_prefix(parent).is_some_and(|k| k.starts_with('.'));
+        if let Some((_, given)) = layer.iter().find(|(key, _)| inside(key)) {
+            return given.origin.clone();
+        }
+        section = parent;
+    }
+    Origin::Default
 }
 
 /// The settings as nested tables.

@@ -17,6 +17,23 @@ const ROOT: &str = "persistence";
 const PLANS: &str = "tenant.plans";
 /// The plan whose keys every plan has.
 const MODEL: &str = "free";
+/// Sections of a plan in which an operator chooses the keys, metrics of the
+/// platform's own, and what can be set of each, with what is put in the place of a
+/// value that does not fit.
+const NAMED: [(&str, &[(&str, ValueKind)]); 2] = [
+    (
+        "quotas.custom",
+        &[("limit", ValueKind::I64(-1)), ("window", ValueKind::Nil)],
+    ),
+    (
+        "prices.custom",
+        &[
+            ("unit_price_micros", ValueKind::I64(0)),
+            ("unit", ValueKind::I64(1)),
+            ("included", ValueKind::I64(0)),
+        ],
+    ),
+];
 /// Settings that are never shown.
 const SECRETS: [&str; 2] = ["auth.admin_key", "redis.url"];
 
@@ -52,6 +69,11 @@ impl Schema {
     /// The defaults of a setting or a section; of a plan that does not ship, the
     /// model's.
     pub(super) fn defaults_at(&self, path: &str) -> Layer {
+        if let Some((_, value)) = named(path).and_then(|named| named.setting()) {
+            let origin = Origin::Default;
+            let value = value.clone();
+            return Layer::from([(path.to_owned(), Given { value, origin })]);
+        }
         let model = if self.defaults.contains_key(path) {
             path.to_owned()
         } else {
@@ -66,7 +88,11 @@ impl Schema {
     }
 
     pub(super) fn leaf(&self, path: &str) -> bool {
-        self.defaults.contains_key(&model(path)) && plan(path).is_none_or(plan_name)
+        let known = match named(path) {
+            Some(named) => named.name.is_some_and(metric_name) && named.setting().is_some(),
+            None => self.defaults.contains_key(&model(path)),
+        };
+        known && plan(path).is_none_or(plan_name)
     }
 
     pub(super) fn secret(&self, path: &str) -> bool {
@@ -75,12 +101,21 @@ impl Schema {
 
     fn section(&self, path: &str) -> bool {
         let section = format!("{}.", model(path));
-        self.defaults.keys().any(|key| key.starts_with(&section))
-            && plan(path).is_none_or(plan_name)
+        let known = match named(path) {
+            Some(named) => named.rest.is_none() && named.name.is_none_or(metric_name),
+            None => self.defaults.keys().any(|key| key.starts_with(&section)),
+        };
+        known && plan(path).is_none_or(plan_name)
     }
 
     /// The keys of a section.
     fn keys(&self, section: &str) -> BTreeSet<&str> {
+        if let Some(named) = named(section) {
+            return match named.name {
+                Some(_) => named.settings.iter().map(|(setting, _)| *setting).collect(),
+                None => BTreeSet::from(["the names of metrics"]),
+            };
+        }
         let section = if section.is_empty() {
             String::new()
         } else {
@@ -112,6 +147,12 @@ impl Schema {
         }
         if plan(path).is_some_and(|name| !plan_name(name)) {
             return "is not a plan's name: ^[a-z][a-z0-9-]{0,62}$ is allowed".to_owned();
+        }
+        if named(path)
+            .and_then(|named| named.name)
+            .is_some_and(|name| !metric_name(name))
+        {
+            return "is not a metric's name: ^[a-z][a-z0-9_]{0,62}$ is allowed".to_owned();
         }
         let mut section = path;
         while let Some((parent, _)) = section.rsplit_once('.') {
@@ -233,6 +274,51 @@ fn plan_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn metric_name(name: &str) -> bool {
+    name.len() <= 63
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+/// A path in one of the sections of [`NAMED`].
+struct Named<'a> {
+    settings: &'static [(&'static str, ValueKind)],
+    /// The metric.
+    name: Option<&'a str>,
+    /// What is named of it.
+    rest: Option<&'a str>,
+}
+
+impl Named<'_> {
+    fn setting(&self) -> Option<&'static (&'static str, ValueKind)> {
+        let rest = self.rest?;
+        self.settings.iter().find(|(setting, _)| *setting == rest)
+    }
+}
+
+fn named(path: &str) -> Option<Named<'_>> {
+    let of_plan = path.get(PLANS.len() + 1 + plan(path)?.len() + 1..)?;
+    NAMED.iter().find_map(|(section, settings)| {
+        let rest = of_plan.strip_prefix(section)?;
+        let rest = match rest.strip_prefix('.') {
+            Some(rest) => Some(rest),
+            None if rest.is_empty() => None,
+            None => return None,
+        };
+        let (name, rest) = match rest.and_then(|rest| rest.split_once('.')) {
+            Some((name, rest)) => (Some(name), Some(rest)),
+            None => (rest, None),
+        };
+        Some(Named {
+            settings,
+            name,
+            rest,
+        })
+    })
 }
 
 /// The same path in the plan every plan is like.

@@ -89,6 +89,11 @@ pub(super) fn size<'de, D: Deserializer<'de>>(value: D) -> Result<usize, D::Erro
     required(value, SIZE, |text| read_size(text)?.try_into().ok())
 }
 
+/// A size of any order.
+pub(super) fn bytes<'de, D: Deserializer<'de>>(value: D) -> Result<i64, D::Error> {
+    required(value, SIZE, |text| read_size(text)?.try_into().ok())
+}
+
 /// A size, or -1.
 pub(super) fn size_limit<'de, D: Deserializer<'de>>(value: D) -> Result<i64, D::Error> {
     let expected =

@@ -6,13 +6,13 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{Backend, Config, Plan, unit::write_duration};
+use super::{Backend, Config, Plan, price, unit::write_duration};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// What a message needs beside a value: a key, tags, a content type, framing.
 const ENVELOPE_BYTES: usize = 16 * KIB;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The schemes of a Redis URL.
 const SCHEMES: [&str; 7] = [
@@ -26,13 +26,14 @@ const SCHEMES: [&str; 7] = [
 ];
 
 /// Takes the path of a setting, and what is wrong with it.
-type Note<'a> = &'a mut dyn FnMut(&str, String);
+pub(super) type Note<'a> = &'a mut dyn FnMut(&str, String);
 
 /// Checks everything; notes every problem.
 pub(super) fn check(config: &Config, note: Note<'_>) {
     server(config, note);
     store(config, note);
     tenant(config, note);
+    price::check(config, note);
     cache(config, note);
     if let Err(error) = EnvFilter::builder().parse(&config.log.filter) {
         let allowed = "a level (error, warn, info, debug, trace) or target=level, comma-separated";
@@ -278,7 +279,7 @@ fn number(note: Note<'_>, path: &str, value: usize, least: usize, most: usize) {
     }
 }
 
-fn span(note: Note<'_>, path: &str, value: Duration, least: Duration, most: Duration) {
+pub(super) fn span(note: Note<'_>, path: &str, value: Duration, least: Duration, most: Duration) {
     if !(least..=most).contains(&value) {
         let [value, least, most] = [value, least, most].map(write_duration);
         note(

@@ -158,8 +158,10 @@ mod tests {
                 operations_per_minute: 60,
                 data_transfer_bytes: 1,
                 active_sessions: 2,
+                custom: BTreeMap::new(),
             },
             default_ttl: None,
+            prices: config::Prices::default(),
         }
     }
 

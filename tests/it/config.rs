@@ -1,6 +1,8 @@
 //! Configuration: layers, typos, bad values, secrets from files, and that
 //! `default.yaml` and the structs agree. It touches no real environment.
 
+mod prices;
+
 use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
 use riptide_persistence::config::{
@@ -138,6 +140,7 @@ fn every_key_of_the_defaults_is_read() {
             "auto" => "off",
             "info" => "debug",
             "~" => "something-secret",
+            "USD" => "EUR",
             "./data" => "./elsewhere",
             "127.0.0.1:9464" => "127.0.0.1:2",
             _ if setting.path == "cache.max_ttl" => "300d",
