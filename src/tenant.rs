@@ -5,6 +5,7 @@ mod account;
 mod admission;
 pub mod api_key;
 pub mod audit;
+pub mod billing;
 mod caller;
 mod creation;
 mod directory;
