@@ -105,6 +105,7 @@ fn admission(c: &mut Criterion) {
         max_tenants: -1,
         delete_grace: Duration::ZERO,
         plans: [("free".to_owned(), config::Plan::default())].into(),
+        ..config::Tenant::default()
     };
     let tenants = Tenants::new(
         store.clone(),

@@ -19,6 +19,7 @@ mod schema;
 mod source;
 mod unit;
 mod validate;
+mod when_down;
 
 pub use load::{Loaded, Setting, load};
 pub use price::{Billing, BytesPrice, HoursPrice, MAX_PRICE_MICROS, Price, Prices};
@@ -26,6 +27,7 @@ pub use problem::{Origin, Problem, Problems};
 pub use schema::DEFAULTS;
 pub use source::{Flag, Sources};
 pub use unit::{read_duration, read_size};
+pub use when_down::{WhenDown, WhenStoreIsDown};
 
 /// The name of the file in `store.path` that holds the admin key that was made
 /// at first start.
@@ -235,8 +237,8 @@ pub struct Auth {
     pub key_cache_ttl: Duration,
 }
 
-/// Tenants and their plans.
-#[derive(Clone, Debug, Deserialize)]
+/// Tenants and their plans. The default has no plan, and no tenant fits in.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tenant {
     /// The plan of a tenant that names none.
@@ -248,6 +250,8 @@ pub struct Tenant {
     /// How long a deleted tenant can be undeleted.
     #[serde(deserialize_with = "unit::duration")]
     pub delete_grace: Duration,
+    /// What becomes of rates while the store cannot be asked.
+    pub when_store_is_down: WhenStoreIsDown,
     /// The plans by name.
     pub plans: BTreeMap<String, Plan>,
 }

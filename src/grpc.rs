@@ -18,11 +18,14 @@ mod tenant;
 
 use std::sync::{Arc, OnceLock};
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
     error::{Error, Result},
-    tenant::{Caller, id},
+    tenant::{
+        Caller, Tenancy, id,
+        quota::{Notes, Warning},
+    },
 };
 
 pub use auth::Auth;
@@ -35,6 +38,10 @@ pub use state::{Api as StateApi, Info};
 pub use status::status;
 pub use tenant::TenantApi;
 
+/// The response metadata that tells of limits which a call passed in a mode that
+/// warns: one value a metric, `metric=<m>, limit=<l>, used=<u>`.
+pub const WARNING: &str = "riptide-quota-warning";
+
 /// What the layer found out about a call; every request carries one in its
 /// extensions.
 #[derive(Clone, Debug)]
@@ -45,6 +52,8 @@ pub struct Context {
     pub request_id: Arc<str>,
     /// The tenant the call turned out to be about, where that is audited.
     pub(crate) subject: Option<Arc<OnceLock<String>>>,
+    /// What its answer tells of limits, once it was admitted.
+    pub(crate) notes: OnceLock<Notes>,
 }
 
 impl Context {
@@ -56,6 +65,7 @@ impl Context {
                 caller: Caller::Admin,
                 request_id: "".into(),
                 subject: None,
+                notes: OnceLock::new(),
             };
             let error = Error::Internal("a handler was called without the layer".into());
             return Err(status(&error, &context));
@@ -72,11 +82,41 @@ impl Context {
         }
     }
 
+    /// Lets the call's answer tell which limits it passed.
+    pub(crate) fn tell_of(&self, tenancy: &Tenancy) {
+        if tenancy.notes.are_kept() {
+            let _ = self.notes.set(tenancy.notes.clone());
+        }
+    }
+
     /// The answer to the call.
     pub(crate) fn answer<T>(&self, result: Result<T>) -> std::result::Result<Response<T>, Status> {
-        result
-            .map(Response::new)
-            .map_err(|error| status(&error, self))
+        match result {
+            Ok(message) => {
+                let mut response = Response::new(message);
+                self.warn(response.metadata_mut());
+                Ok(response)
+            }
+            Err(error) => {
+                let mut status = status(&error, self);
+                self.warn(status.metadata_mut());
+                Err(status)
+            }
+        }
+    }
+
+    fn warn(&self, metadata: &mut MetadataMap) {
+        for warning in self.notes.get().map_or_else(Vec::new, Notes::warnings) {
+            let Warning {
+                metric,
+                limit,
+                used,
+            } = warning;
+            let text = format!("metric={metric}, limit={limit}, used={used}");
+            if let Ok(value) = text.parse() {
+                metadata.append(WARNING, value);
+            }
+        }
     }
 }
 

@@ -23,6 +23,8 @@ pub mod period;
 pub mod plan;
 mod profile;
 mod purge;
+pub mod quota;
+pub mod rate;
 pub mod reclaim;
 pub mod record;
 mod rotation;
@@ -50,7 +52,7 @@ pub use plan::Quotas;
 pub use profile::Profile;
 pub use purge::PurgeReport;
 pub use record::{ApiKey, Owner, State, Suspension, SuspensionMode, Tenant};
-pub use tenancy::{Access, Tenancy};
+pub use tenancy::{Access, Tenancy, Terms};
 
 use crate::{
     config,

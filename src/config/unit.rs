@@ -47,7 +47,7 @@ impl de::Visitor<'_> for Scalar {
     }
 }
 
-fn required<'de, D: Deserializer<'de>, T>(
+pub(super) fn required<'de, D: Deserializer<'de>, T>(
     value: D,
     expected: &'static str,
     read: fn(&str) -> Option<T>,

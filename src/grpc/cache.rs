@@ -33,7 +33,12 @@ impl CacheApi {
     }
 
     async fn admit(&self, context: &Context, tenant_id: &str, access: Access) -> Result<Tenancy> {
-        self.tenants.admit(&context.caller, tenant_id, access).await
+        let tenancy = self
+            .tenants
+            .admit(&context.caller, tenant_id, access)
+            .await?;
+        context.tell_of(&tenancy);
+        Ok(tenancy)
     }
 
     async fn read(&self, context: &Context, request: GetRequest) -> Result<GetResponse> {

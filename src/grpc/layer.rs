@@ -176,6 +176,7 @@ impl Inside {
                 caller: caller.clone(),
                 request_id: call.request_id.clone(),
                 subject: call.subject.clone(),
+                notes: OnceLock::new(),
             };
             request.extensions_mut().insert(context);
         }

@@ -386,6 +386,7 @@ mod tests {
             caller: Caller::Admin,
             request_id: "r-1".into(),
             subject: None,
+            notes: std::sync::OnceLock::new(),
         }
     }
 

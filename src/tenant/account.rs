@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::meter::Meter;
+use super::{meter::Meter, quota::Warned};
 use crate::store::Incarnation;
 
 /// Accounts below which none is looked for that can leave.
@@ -24,6 +24,8 @@ pub struct Account {
     pub incarnation: Incarnation,
     /// What its calls came to.
     pub meter: Meter,
+    /// What it was warned of in the log.
+    pub(super) warned: Warned,
     /// The number of the plan's segment that is billed now.
     segment: AtomicU32,
 }
@@ -98,6 +100,7 @@ impl Accounts {
         let account = Arc::new_cyclic(|account| Account {
             incarnation,
             meter: Meter::new(account.clone(), Arc::downgrade(&self.queue)),
+            warned: Warned::default(),
             segment: AtomicU32::new(0),
         });
         known.accounts.insert(incarnation, account.clone());

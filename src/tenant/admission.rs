@@ -102,7 +102,7 @@ impl Tenants {
     }
 
     fn enter(&self, known: &Arc<KnownTenant>, caller: &Caller, access: Access) -> Result<Tenancy> {
-        let tenant_id = || known.tenancy.tenant_id.to_string();
+        let tenant_id = || known.terms.tenant_id.to_string();
         if let Caller::Key(grant) = caller
             && grant.incarnation != known.incarnation
         {
@@ -122,18 +122,17 @@ impl Tenants {
             }
         }
         let settings = self.settings.load();
-        let mut tenancy = if known.is_under(&settings) {
-            known.tenancy.clone()
+        let terms = if known.is_under(&settings) {
+            known.terms.clone()
         } else {
             // The settings were reloaded: the plan may grant something else now.
-            let token = self
-                .directory
-                .token(Table::Tenant, &known.tenancy.tenant_id);
+            let token = self.directory.token(Table::Tenant, &known.terms.tenant_id);
             let renewed = Arc::new(known.under(&settings));
-            let tenancy = renewed.tenancy.clone();
+            let terms = renewed.terms.clone();
             self.directory.renew_tenant(token, known, renewed);
-            tenancy
+            terms
         };
+        let mut tenancy = Tenancy::on(terms);
         if let Caller::Key(grant) = caller
             && grant.is_confined()
         {

@@ -23,10 +23,10 @@ use std::{
 use arc_swap::ArcSwapOption;
 use quick_cache::sync::Cache;
 
-use super::{Account, Accounts, Grant, Pepper, Tenancy, key_use::KeyUses, plan, record};
+use super::{Account, Accounts, Grant, Pepper, Terms, key_use::KeyUses, plan, quota, rate, record};
 use crate::{
     config,
-    store::{Handle, Incarnation, Key, Position, Space, Table},
+    store::{Handle, Incarnation, Key, Position, Table, Unit},
 };
 
 /// How long after the feed last proved itself what is remembered may be used.
@@ -94,10 +94,9 @@ pub(super) struct KnownTenant {
     pub(super) suspended: Option<record::SuspensionMode>,
     plan: String,
     quotas: plan::Quotas,
-    /// The settings that `tenancy` was made under.
+    /// The settings that `terms` were made under.
     settings: Arc<config::Tenant>,
-    /// For a caller who is not confined.
-    pub(super) tenancy: Tenancy,
+    pub(super) terms: Arc<Terms>,
 }
 
 impl KnownTenant {
@@ -106,15 +105,6 @@ impl KnownTenant {
         account: Arc<Account>,
         settings: &Arc<config::Tenant>,
     ) -> Self {
-        let unlimited = Tenancy {
-            tenant_id: tenant.tenant_id.as_str().into(),
-            incarnation: tenant.incarnation,
-            space: Space::tenant(tenant.incarnation),
-            account,
-            limits: crate::store::Limits::default(),
-            default_ttl_ms: None,
-            confined: None,
-        };
         let known = Self {
             incarnation: tenant.incarnation,
             deleted: tenant.delete_ms.is_some(),
@@ -122,12 +112,12 @@ impl KnownTenant {
             plan: tenant.plan.clone(),
             quotas: tenant.quotas.clone(),
             settings: settings.clone(),
-            tenancy: unlimited,
+            terms: Arc::new(Terms::unlimited(&tenant.tenant_id, account)),
         };
         known.under(settings)
     }
 
-    /// Whether the tenancy was made under these settings.
+    /// Whether the terms were made under these settings.
     pub(super) fn is_under(&self, settings: &Arc<config::Tenant>) -> bool {
         Arc::ptr_eq(&self.settings, settings)
     }
@@ -135,12 +125,22 @@ impl KnownTenant {
     /// The same tenant under other settings.
     pub(super) fn under(&self, settings: &Arc<config::Tenant>) -> Self {
         let plan = plan::named(settings, &self.plan);
-        let tenancy = Tenancy {
-            limits: plan::effective(&plan, &self.quotas).enforced(),
+        let quotas = plan::effective(&plan, &self.quotas);
+        let operations = rate::Rule::of(
+            quota::OPERATIONS_PER_MINUTE,
+            quotas.operations_per_minute,
+            Unit::Minute.ms(),
+            &quotas.modes,
+            settings,
+        );
+        let terms = Terms {
+            limits: quotas.enforced(),
+            operations,
+            warns: quotas.modes.values().any(|mode| *mode == plan::Mode::Warn),
             default_ttl_ms: plan
                 .default_ttl
                 .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-            ..self.tenancy.clone()
+            ..Terms::clone(&self.terms)
         };
         Self {
             incarnation: self.incarnation,
@@ -149,7 +149,7 @@ impl KnownTenant {
             plan: self.plan.clone(),
             quotas: self.quotas.clone(),
             settings: settings.clone(),
-            tenancy,
+            terms: Arc::new(terms),
         }
     }
 }
@@ -265,7 +265,7 @@ impl Directory {
     /// tenant changed since. A token is only as good as the record it was taken
     /// before, so the record must still be the one remembered.
     pub(super) fn renew_tenant(&self, token: Token, from: &Arc<KnownTenant>, to: Arc<KnownTenant>) {
-        let tenant_id = to.tenancy.tenant_id.clone();
+        let tenant_id = to.terms.tenant_id.clone();
         self.remember(token, || {
             if let Some((known, until)) = self.tenants.peek(&*tenant_id)
                 && Arc::ptr_eq(&known, from)

@@ -211,6 +211,7 @@ mod tests {
             max_tenants: -1,
             delete_grace: std::time::Duration::ZERO,
             plans: [("free".to_owned(), plan())].into(),
+            ..config::Tenant::default()
         };
         assert_eq!(*named(&settings, "gone"), plan());
     }

@@ -205,6 +205,7 @@ mod tests {
             max_tenants: -1,
             delete_grace: std::time::Duration::ZERO,
             plans: [("free".to_owned(), config::Plan::default())].into(),
+            ..config::Tenant::default()
         };
         let mut violations = Violations::default();
         profile.validate("", &settings, &mut violations);

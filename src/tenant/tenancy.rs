@@ -1,9 +1,12 @@
 //! An admitted call on a tenant's data, and how far it reaches. It does not know
 //! how it was admitted or what the data are.
 
-use std::sync::Arc;
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
-use super::{Account, Grant, record};
+use super::{Account, Grant, quota::Notes, rate, record};
 use crate::{
     error::{Error, Result},
     store::{Handle, Incarnation, Limits, Space},
@@ -19,9 +22,21 @@ pub enum Access {
 }
 
 /// An admitted call on a tenant's data. Holding one is the permission; the
-/// space inside can be had no other way.
+/// space inside can be had no other way. Its fields beside those here are those
+/// of its [`Terms`].
 #[derive(Clone, Debug)]
 pub struct Tenancy {
+    terms: Arc<Terms>,
+    /// The key that calls, where it is confined to namespaces or prefixes.
+    pub confined: Option<Arc<Grant>>,
+    /// What the call's answer will tell of limits.
+    pub notes: Notes,
+}
+
+/// What all calls on a tenant's data have in common, until the tenant or its
+/// plan changes: one allocation, so that admitting a call makes none.
+#[derive(Clone, Debug)]
+pub struct Terms {
     /// The tenant's name.
     pub tenant_id: Arc<str>,
     /// The tenant's life.
@@ -30,15 +45,63 @@ pub struct Tenancy {
     pub space: Space,
     /// What this replica keeps of the tenant.
     pub account: Arc<Account>,
-    /// The limits on them.
+    /// The limits on its entries.
     pub limits: Limits,
+    /// The limit on its calls; `None` where there is none.
+    pub operations: Option<rate::Rule>,
+    /// Whether a limit is to warn: then each call keeps [`Notes`].
+    pub warns: bool,
     /// How long entries live that are set without a time; `None` means for ever.
     pub default_ttl_ms: Option<u64>,
-    /// The key that calls, where it is confined to namespaces or prefixes.
-    pub confined: Option<Arc<Grant>>,
+}
+
+impl Terms {
+    /// The terms of a tenant without any limit.
+    pub fn unlimited(tenant_id: &str, account: Arc<Account>) -> Self {
+        let incarnation = account.incarnation;
+        Self {
+            tenant_id: tenant_id.into(),
+            incarnation,
+            space: Space::tenant(incarnation),
+            account,
+            limits: Limits::default(),
+            operations: None,
+            warns: false,
+            default_ttl_ms: None,
+        }
+    }
+}
+
+impl Deref for Tenancy {
+    type Target = Terms;
+
+    fn deref(&self) -> &Terms {
+        &self.terms
+    }
+}
+
+/// Terms that are changed become the tenancy's own.
+impl DerefMut for Tenancy {
+    fn deref_mut(&mut self) -> &mut Terms {
+        Arc::make_mut(&mut self.terms)
+    }
 }
 
 impl Tenancy {
+    /// A call on these terms, by a key that is not confined.
+    pub fn on(terms: Arc<Terms>) -> Self {
+        let notes = if terms.warns {
+            Notes::kept()
+        } else {
+            Notes::default()
+        };
+        Self {
+            terms,
+            confined: None,
+            notes,
+        }
+    }
+
     /// Asks the registry whether this life of the tenant is still there; for
     /// whoever has reason to think that the store has lost it.
     ///
@@ -128,7 +191,7 @@ impl Tenancy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenant::Scopes;
+    use crate::tenant::{Accounts, Scopes};
 
     fn tenancy(namespaces: &[&str], key_prefixes: &[&str]) -> Tenancy {
         let incarnation = Incarnation::random();
@@ -140,15 +203,10 @@ mod tests {
             namespaces: namespaces.iter().map(|n| (*n).to_owned()).collect(),
             key_prefixes: key_prefixes.iter().map(|p| (*p).to_owned()).collect(),
         };
-        Tenancy {
-            tenant_id: "acme".into(),
-            incarnation,
-            space: Space::tenant(incarnation),
-            account: crate::tenant::Accounts::default().of(incarnation),
-            limits: Limits::default(),
-            default_ttl_ms: None,
-            confined: grant.is_confined().then(|| Arc::new(grant)),
-        }
+        let terms = Terms::unlimited("acme", Accounts::default().of(incarnation));
+        let mut tenancy = Tenancy::on(Arc::new(terms));
+        tenancy.confined = grant.is_confined().then(|| Arc::new(grant));
+        tenancy
     }
 
     #[test]

@@ -20,7 +20,7 @@ use riptide_persistence::{
     config,
     error::{Error, Result},
     store::{Calls, Counters, Handle, Incarnation, Limits, Observed, Space, embedded::Embedded},
-    tenant::{Accounts, Grant, Scopes, Tenancy},
+    tenant::{Accounts, Grant, Scopes, Tenancy, Terms},
 };
 
 /// When the tests begin, in milliseconds since 1970.
@@ -117,16 +117,8 @@ async fn get(
 
 /// A call on a tenant that never was before.
 fn tenancy() -> Tenancy {
-    let incarnation = Incarnation::random();
-    Tenancy {
-        tenant_id: "acme".into(),
-        incarnation,
-        space: Space::tenant(incarnation),
-        account: Accounts::default().of(incarnation),
-        limits: Limits::default(),
-        default_ttl_ms: None,
-        confined: None,
-    }
+    let account = Accounts::default().of(Incarnation::random());
+    Tenancy::on(Arc::new(Terms::unlimited("acme", account)))
 }
 
 /// The same by a key that reaches less.
@@ -140,10 +132,9 @@ fn confined(tenancy: &Tenancy, namespaces: &[&str], key_prefixes: &[&str]) -> Te
         namespaces: owned(namespaces),
         key_prefixes: owned(key_prefixes),
     };
-    Tenancy {
-        confined: Some(Arc::new(grant)),
-        ..tenancy.clone()
-    }
+    let mut tenancy = tenancy.clone();
+    tenancy.confined = Some(Arc::new(grant));
+    tenancy
 }
 
 fn set<'a>(key: &'a str, value: &'a str) -> Set<'a> {

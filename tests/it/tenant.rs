@@ -189,6 +189,7 @@ pub fn settings() -> config::Tenant {
             ("free".to_owned(), plan(100)),
             ("basic".to_owned(), plan(-1)),
         ]),
+        ..config::Tenant::default()
     }
 }
 
