@@ -83,9 +83,8 @@ pub(super) struct Rotate {
 pub(super) struct Revoke {
     /// The key's id.
     key_id: String,
-    /// Check everything and write nothing.
-    #[arg(long)]
-    validate_only: bool,
+    #[command(flatten)]
+    write: Write,
 }
 
 impl Command {
@@ -135,13 +134,11 @@ impl Command {
                     .into_inner();
                 tell(global, made.api_key.as_ref(), Some(&made.secret))
             }
-            Self::Revoke(Revoke {
-                key_id,
-                validate_only,
-            }) => {
+            Self::Revoke(Revoke { key_id, write }) => {
                 let request = RevokeApiKeyRequest {
                     key_id,
-                    validate_only,
+                    validate_only: write.validate_only,
+                    request_id: write.request_id,
                 };
                 let revoked = tenants
                     .revoke_api_key(client.request(request))

@@ -40,8 +40,9 @@ pub(super) enum Command {
     Delete(Delete),
     /// Bring a deleted tenant back with all it had.
     Undelete(Changed),
-    /// Remove a deleted tenant for good: its entries, its keys, itself.
-    Purge(Purge),
+    /// Remove a deleted tenant for good: its entries, its keys, itself. With
+    /// --validate-only, tell what would be removed.
+    Purge(Changed),
 }
 
 #[derive(Args, Debug)]
@@ -133,18 +134,6 @@ pub(super) struct Delete {
     allow_missing: bool,
 }
 
-#[derive(Args, Debug)]
-pub(super) struct Purge {
-    #[command(flatten)]
-    target: Target,
-    /// Only if the tenant has not changed since it had this etag.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    etag: String,
-    /// Tell what would be removed, and remove nothing.
-    #[arg(long)]
-    validate_only: bool,
-}
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
     ReadOnly,
@@ -165,7 +154,7 @@ impl Command {
         let tenant = match self {
             Self::Create(create) => return self::create(create, global, &client).await,
             Self::List(list) => return list.run(global, &client).await,
-            Self::Purge(purge) => return purge.run(global, &client).await,
+            Self::Purge(changed) => return purge(changed, global, &client).await,
             Self::Get(target) => {
                 let request = GetTenantRequest {
                     tenant_id: target.id(global),
@@ -314,21 +303,20 @@ impl List {
     }
 }
 
-impl Purge {
-    async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
-        let request = PurgeTenantRequest {
-            tenant_id: self.target.id(global),
-            etag: self.etag,
-            validate_only: self.validate_only,
-        };
-        let purged = client
-            .tenants()
-            .purge_tenant(client.request(request))
-            .await?
-            .into_inner();
-        let report = purged.report.as_ref().map(json::report).unwrap_or_default();
-        show(global.output, &json!({ "report": report }), || {
-            output::record(&report)
-        })
-    }
+async fn purge(changed: Changed, global: &Global, client: &Client) -> Result<(), Failure> {
+    let request = PurgeTenantRequest {
+        tenant_id: changed.target.id(global),
+        etag: changed.etag,
+        request_id: changed.write.request_id,
+        validate_only: changed.write.validate_only,
+    };
+    let purged = client
+        .tenants()
+        .purge_tenant(client.request(request))
+        .await?
+        .into_inner();
+    let report = purged.report.as_ref().map(json::report).unwrap_or_default();
+    show(global.output, &json!({ "report": report }), || {
+        output::record(&report)
+    })
 }

@@ -135,7 +135,7 @@ impl TenantApi {
     }
 
     async fn purge(&self, request: v1::PurgeTenantRequest) -> Result<v1::PurgeTenantResponse> {
-        let change = change(&request.etag, "", request.validate_only);
+        let change = change(&request.etag, &request.request_id, request.validate_only);
         let report = self.tenants.purge(&request.tenant_id, change).await?;
         Ok(v1::PurgeTenantResponse {
             report: Some(message::purge_report(report)),
@@ -194,7 +194,7 @@ impl TenantApi {
         &self,
         request: v1::RevokeApiKeyRequest,
     ) -> Result<v1::RevokeApiKeyResponse> {
-        let change = change("", "", request.validate_only);
+        let change = change("", &request.request_id, request.validate_only);
         let key = self.tenants.revoke_api_key(&request.key_id, change).await?;
         Ok(v1::RevokeApiKeyResponse {
             api_key: Some(message::api_key(key)),

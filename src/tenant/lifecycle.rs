@@ -176,35 +176,34 @@ impl Tenants {
     ) -> Result<Option<Tenant>> {
         let grace = self.settings.load().delete_grace;
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let deleted = self
-            .change_live_or_not(
-                "DeleteTenant",
-                tenant_id,
-                &(tenant_id, allow_missing),
-                change,
-                |tenant, now_ms| {
-                    if tenant.state() == State::Deleted {
-                        return if allow_missing {
-                            Ok(Vec::new())
-                        } else {
-                            Err(Error::TenantDeleted(tenant_id.to_owned()))
-                        };
-                    }
-                    if tenant.delete_protection {
-                        return Err(Error::DeleteProtected(tenant_id.to_owned()));
-                    }
-                    let purge_ms = now_ms.saturating_add(grace_ms);
-                    tenant.delete_ms = Some(now_ms);
-                    tenant.purge_ms = Some(purge_ms);
-                    Ok(vec![purge::due(tenant_id, purge_ms)?])
-                },
-            )
-            .await;
-        match deleted {
-            Ok(tenant) => Ok(Some(tenant)),
-            Err(Error::NotFound { .. }) if allow_missing => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.change_any(
+            "DeleteTenant",
+            tenant_id,
+            &(tenant_id, allow_missing),
+            change,
+            |tenant, now_ms| {
+                let Some(tenant) = tenant else {
+                    return match allow_missing {
+                        true => Ok(Vec::new()),
+                        false => Err(Error::no_tenant(tenant_id)),
+                    };
+                };
+                if tenant.state() == State::Deleted {
+                    return match allow_missing {
+                        true => Ok(Vec::new()),
+                        false => Err(Error::TenantDeleted(tenant_id.to_owned())),
+                    };
+                }
+                if tenant.delete_protection {
+                    return Err(Error::DeleteProtected(tenant_id.to_owned()));
+                }
+                let purge_ms = now_ms.saturating_add(grace_ms);
+                tenant.delete_ms = Some(now_ms);
+                tenant.purge_ms = Some(purge_ms);
+                Ok(vec![purge::due(tenant_id, purge_ms)?])
+            },
+        )
+        .await
     }
 
     /// Brings a deleted tenant back with all it had; a live one stays as it is.
@@ -254,17 +253,35 @@ impl Tenants {
         .await
     }
 
-    /// Reads a tenant, lets `edit` change it, and commits that with the writes
-    /// `edit` returns and the request's record. Repeats where others were faster,
-    /// unless the caller named the etag it relied on.
+    /// Changes a tenant that there is, deleted or not.
     async fn change_live_or_not(
         &self,
         rpc: &str,
         tenant_id: &str,
         content: &impl Serialize,
-        mut change: Change,
+        change: Change,
         edit: impl Fn(&mut Tenant, u64) -> Result<Vec<Write>>,
     ) -> Result<Tenant> {
+        let none = || Error::no_tenant(tenant_id);
+        let changed = self
+            .change_any(rpc, tenant_id, content, change, |tenant, now_ms| {
+                edit(tenant.ok_or_else(none)?, now_ms)
+            })
+            .await?;
+        changed.ok_or_else(none)
+    }
+
+    /// Reads a tenant, lets `edit` change it, if there is one, and commits that
+    /// with the writes `edit` returns and the request's record. Repeats where
+    /// others were faster, unless the caller named the etag it relied on.
+    async fn change_any(
+        &self,
+        rpc: &str,
+        tenant_id: &str,
+        content: &impl Serialize,
+        mut change: Change,
+        edit: impl Fn(Option<&mut Tenant>, u64) -> Result<Vec<Write>>,
+    ) -> Result<Option<Tenant>> {
         let etag = change.etag.as_str();
         let once = Once::of(
             rpc,
@@ -277,34 +294,43 @@ impl Tenants {
             .require(!tenant_id.is_empty(), "tenant_id", "empty: name the tenant");
         std::mem::take(&mut change.violations).check()?;
         if !id::is_valid(tenant_id) {
-            return Err(Error::no_tenant(tenant_id));
+            // There never will be one: nothing that a record could keep from
+            // being done twice.
+            return edit(None, self.store.now_ms()).map(|_| None);
         }
         let key = record::tenant_key(tenant_id);
         for _ in 0..ATTEMPTS {
-            let (tenant, answered) = self.find_or_replay(key.clone(), once.as_ref()).await?;
-            if let Some(tenant) = answered {
-                return Ok(tenant);
+            let (found, answered) = self
+                .find_or_replay::<Option<Tenant>>(key.clone(), once.as_ref())
+                .await?;
+            if let Some(answer) = answered {
+                return Ok(answer);
             }
-            let tenant = tenant.ok_or_else(|| Error::no_tenant(tenant_id))?;
-            let version = tenant.version;
-            let before: Tenant = record::decode(&tenant.value)?;
-            if !etag.is_empty() && etag != before.etag {
+            let unchanged = found
+                .as_ref()
+                .map_or(Check::Absent, |found| Check::Version(found.version));
+            let before: Option<Tenant> = found
+                .map(|found| record::decode(&found.value))
+                .transpose()?;
+            if before
+                .as_ref()
+                .is_some_and(|tenant| !etag.is_empty() && etag != tenant.etag)
+            {
                 return Err(Error::EtagMismatch);
             }
             let now_ms = self.store.now_ms();
             let mut after = before.clone();
-            let more = edit(&mut after, now_ms)?;
+            let more = edit(after.as_mut(), now_ms)?;
             let changed = after != before;
             if change.validate_only || (!changed && once.is_none()) {
                 return Ok(after);
             }
-            if changed {
-                after.changed(now_ms);
-            }
-            let write = if changed {
-                Write::put(key.clone(), record::encode(&after)?).when(Check::Version(version))
-            } else {
-                Write::check(key.clone(), Check::Version(version))
+            let write = match after.as_mut().filter(|_| changed) {
+                Some(tenant) => {
+                    tenant.changed(now_ms);
+                    Write::put(key.clone(), record::encode(tenant)?).when(unchanged)
+                }
+                None => Write::check(key.clone(), unchanged),
             };
             let request = once.as_ref().map(|once| once.write(&after)).transpose()?;
             let batch = Batch::of([write].into_iter().chain(request).chain(more));

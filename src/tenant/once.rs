@@ -30,7 +30,7 @@ pub struct Change {
 }
 
 /// A request with an id.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Once {
     /// The id in its canonical form.
     pub(super) request_id: String,
@@ -80,6 +80,11 @@ impl Once {
 
     /// The write that records the answer; refused where there is a record.
     pub(super) fn write(&self, answer: &impl Serialize) -> Result<Write> {
+        Ok(self.rewrite(answer)?.when(Check::Absent))
+    }
+
+    /// The write that records the answer over the one there is.
+    pub(super) fn rewrite(&self, answer: &impl Serialize) -> Result<Write> {
         let answer = serde_json::to_value(answer)
             .map_err(|e| Error::Internal(format!("cannot encode an answer: {e}")))?;
         let answered = Answered {
@@ -87,9 +92,7 @@ impl Once {
             fingerprint: self.fingerprint.clone(),
             answer,
         };
-        Ok(Write::put(self.key(), record::encode(&answered)?)
-            .when(Check::Absent)
-            .expiring(Expiry::AfterMs(KEPT_MS)))
+        Ok(Write::put(self.key(), record::encode(&answered)?).expiring(Expiry::AfterMs(KEPT_MS)))
     }
 
     /// The first answer.

@@ -8,36 +8,32 @@
 //! 3. its API keys go, page by page, each page in one commit with the job's count;
 //! 4. the tenant and the job go, and a reclaim job takes their place, in one commit.
 
+mod api_keys;
 mod overdue;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Change, Tenant, Tenants, id, reclaim,
+    Change, Tenant, Tenants, id,
+    once::Once,
+    reclaim,
     record::{self, State, incarnation},
 };
 use crate::{
     error::{Error, Result},
-    store::{
-        Batch, Check, Commit, Incarnation, Key, Outcome, Query, Refusal, Space, Step, Table, Usage,
-        Write,
-    },
+    store::{Batch, Check, Commit, Incarnation, Key, Refusal, Space, Step, Table, Usage, Write},
 };
 
 /// How long a purge waits for the bytes to leave before it answers PENDING.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// API keys removed in one commit.
-const KEYS: usize = 50;
-
 const DUE: &str = "d:";
 const PURGE: &str = "p:";
 
 /// What a purge removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PurgeReport {
     /// Cache entries held when the tenant was purged.
     pub entries: u64,
@@ -70,6 +66,9 @@ struct Purge {
     bytes: u64,
     /// API keys removed so far.
     api_keys: u64,
+    /// The request that began it: whoever finishes it records the answer.
+    #[serde(default)]
+    once: Option<Once>,
 }
 
 /// Notes that a tenant is to be purged at this time.
@@ -102,20 +101,33 @@ impl Tenants {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::ConditionNotMet`] where it is not deleted,
-    /// [`Error::EtagMismatch`], [`Error::RequestInProgress`] where another purges
-    /// it right now; those of the store.
+    /// [`Error::EtagMismatch`], [`Error::RequestIdReused`],
+    /// [`Error::RequestInProgress`] where another purges it right now; those of
+    /// the store.
     pub async fn purge(&self, tenant_id: &str, mut change: Change) -> Result<PurgeReport> {
+        let once = Once::of(
+            "PurgeTenant",
+            &change.request_id,
+            &(tenant_id, &change.etag),
+            &mut change.violations,
+        )?;
         change
             .violations
             .require(!tenant_id.is_empty(), "tenant_id", "empty: name the tenant");
         change.violations.check()?;
-        let found = if id::is_valid(tenant_id) {
-            self.find_tenant(tenant_id).await?
-        } else {
-            None
-        };
-        let (tenant, version) = found.ok_or_else(|| Error::no_tenant(tenant_id))?;
-        if !change.etag.is_empty() && change.etag != tenant.etag {
+        if !id::is_valid(tenant_id) {
+            return Err(Error::no_tenant(tenant_id));
+        }
+        let key = record::tenant_key(tenant_id);
+        let (found, answered) = self.find_or_replay(key.clone(), once.as_ref()).await?;
+        if let Some(report) = answered {
+            return Ok(report);
+        }
+        let found = found.ok_or_else(|| Error::no_tenant(tenant_id))?;
+        let tenant: Tenant = record::decode(&found.value)?;
+        // A purge that has begun changed the etag: whoever began it may finish it.
+        let begun = tenant.purging && self.begun_by(tenant_id, once.as_ref()).await?;
+        if !begun && !change.etag.is_empty() && change.etag != tenant.etag {
             return Err(Error::EtagMismatch);
         }
         if tenant.state() != State::Deleted {
@@ -135,13 +147,36 @@ impl Tenants {
             });
         }
         if !tenant.purging {
-            self.begin(tenant, version).await?;
+            self.begin(tenant, found.version, once.clone()).await?;
         }
-        self.finish(tenant_id).await
+        match self.finish(tenant_id, once.as_ref()).await {
+            // Another finished it, and left the answer where this was its request.
+            Err(error @ Error::NotFound { .. }) => {
+                let (_, answered) = self.find_or_replay(key, once.as_ref()).await?;
+                answered.ok_or(error)
+            }
+            finished => finished,
+        }
+    }
+
+    /// Whether it is this request that began a purge.
+    async fn begun_by(&self, tenant_id: &str, once: Option<&Once>) -> Result<bool> {
+        if once.is_none() {
+            return Ok(false);
+        }
+        let read = self
+            .store
+            .read(&Space::registry(), 0, &[purge_key(tenant_id)])
+            .await?;
+        let Some(job) = read.records.into_iter().next().flatten() else {
+            return Ok(false);
+        };
+        let purge: Purge = record::decode(&job.value)?;
+        Ok(purge.once.as_ref() == once)
     }
 
     /// Step 1.
-    async fn begin(&self, mut tenant: Tenant, version: u64) -> Result<()> {
+    async fn begin(&self, mut tenant: Tenant, version: u64, once: Option<Once>) -> Result<()> {
         let held = self.held(&tenant).await?;
         let now_ms = self.store.now_ms();
         tenant.purging = true;
@@ -154,6 +189,7 @@ impl Tenants {
             entries: held.entries,
             bytes: held.bytes,
             api_keys: 0,
+            once,
         };
         let due = tenant
             .purge_ms
@@ -178,7 +214,7 @@ impl Tenants {
     }
 
     /// Steps 2 to 4, as far as they are still to be done.
-    async fn finish(&self, tenant_id: &str) -> Result<PurgeReport> {
+    async fn finish(&self, tenant_id: &str, once: Option<&Once>) -> Result<PurgeReport> {
         let registry = Space::registry();
         let keys = [record::tenant_key(tenant_id), purge_key(tenant_id)];
         let mut found = self
@@ -214,101 +250,71 @@ impl Tenants {
 
         let (reclaim_id, reclaim_job) =
             reclaim::job(&self.store, purge.incarnation, reclaim::Work::Removed)?;
-        let writes = [
+        let writes = vec![
             Write::delete(keys[0].clone()).when(Check::Version(tenant.version)),
             Write::delete(purge_key(tenant_id)).when(Check::Version(version)),
             reclaim_job,
         ];
-        match self.store.commit(&registry, Batch::of(writes)).await? {
-            Commit::Applied(_) => self.directory.drop_key(&record::tenant_key(tenant_id)),
-            Commit::Refused(Refusal::Conflict { .. }) => return Err(Error::RequestInProgress),
-            Commit::Refused(refusal) => return Err(super::unexpected(&refusal)),
-        }
+        let mut report = PurgeReport {
+            entries: purge.entries,
+            bytes: purge.bytes,
+            api_keys: purge.api_keys,
+            reclaimed: false,
+        };
+        // Of who began it, and of who finishes it.
+        let mut requests: Vec<&Once> = purge.once.iter().chain(once).collect();
+        requests.dedup();
+        self.end(&writes, &mut requests, &report).await?;
+        self.directory.drop_key(&record::tenant_key(tenant_id));
         // The purge is done; that its bytes cannot go right now is no failure of it.
-        let reclaimed = match reclaim::at_once(&self.store, &reclaim_id, AT_ONCE).await {
+        let reclaimed = async {
+            let reclaimed = reclaim::at_once(&self.store, &reclaim_id, AT_ONCE).await?;
+            if reclaimed && !requests.is_empty() {
+                // A replay must not tell less than the first answer.
+                report.reclaimed = true;
+                let again = requests.iter().map(|once| once.rewrite(&report));
+                let again = Batch::of(again.collect::<Result<Vec<_>>>()?);
+                super::applied(self.store.commit(&registry, again).await?)?;
+            }
+            Ok::<_, Error>(reclaimed)
+        };
+        report.reclaimed = match reclaimed.await {
             Ok(reclaimed) => reclaimed,
             Err(error) => {
                 tracing::debug!(%error, "purged, and left to be reclaimed");
                 false
             }
         };
-        Ok(PurgeReport {
-            entries: purge.entries,
-            bytes: purge.bytes,
-            api_keys: purge.api_keys,
-            reclaimed,
-        })
+        Ok(report)
     }
 
-    /// Step 3; the job's version after it.
-    async fn remove_api_keys(&self, purge: &mut Purge, mut version: u64) -> Result<u64> {
-        let registry = Space::registry();
-        let mut query = keys_of(purge.incarnation, KEYS);
+    /// Step 4, with the answer for the requests that asked for it.
+    async fn end(
+        &self,
+        writes: &[Write],
+        requests: &mut Vec<&Once>,
+        report: &PurgeReport,
+    ) -> Result<()> {
         loop {
-            let page = self.store.list(&registry, query.clone()).await?;
-            let ids: Vec<Bytes> = page.items.into_iter().map(|item| item.path).collect();
-            if !ids.is_empty() {
-                purge.api_keys += ids.len() as u64;
-                let job = Write::put(purge_key(&purge.tenant_id), record::encode(purge)?)
-                    .when(Check::Version(version));
-                let gone = ids.iter().flat_map(|id| {
-                    [Table::ApiKey, Table::KeyUse]
-                        .map(|table| Write::delete(Key::new(table, id.clone())))
-                });
-                match self
-                    .store
-                    .commit(&registry, Batch::of([job].into_iter().chain(gone)))
-                    .await?
-                {
-                    Commit::Applied(applied) => {
-                        if let Some(Outcome::Done { version: now, .. }) = applied.outcomes.first() {
-                            version = *now;
-                        }
+            let records = requests.iter().map(|once| once.write(report));
+            let records = records.collect::<Result<Vec<_>>>()?;
+            let batch = Batch::of(writes.iter().cloned().chain(records));
+            match self.store.commit(&Space::registry(), batch).await? {
+                Commit::Applied(_) => return Ok(()),
+                Commit::Refused(Refusal::Conflict { write, .. }) => {
+                    match write.checked_sub(writes.len()) {
+                        // An id that was used for something else meanwhile; the
+                        // purge cannot wait for it.
+                        Some(at) if at < requests.len() => drop(requests.remove(at)),
+                        _ => return Err(Error::RequestInProgress),
                     }
-                    Commit::Refused(Refusal::Conflict { .. }) => {
-                        return Err(Error::RequestInProgress);
-                    }
-                    Commit::Refused(refusal) => return Err(super::unexpected(&refusal)),
                 }
-                for id in ids {
-                    self.directory.drop_key(&Key::new(Table::ApiKey, id));
-                }
-            }
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(version),
+                Commit::Refused(refusal) => return Err(super::unexpected(&refusal)),
             }
         }
     }
 
     async fn held(&self, tenant: &Tenant) -> Result<Usage> {
         Ok(self.store.usage(&Space::tenant(tenant.incarnation)).await?)
-    }
-
-    async fn count_api_keys(&self, incarnation: Incarnation) -> Result<u64> {
-        let mut query = Query {
-            value_bytes: 0,
-            ..keys_of(incarnation, 1000)
-        };
-        let mut count = 0;
-        loop {
-            let page = self.store.list(&Space::registry(), query.clone()).await?;
-            count += page.items.len() as u64;
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(count),
-            }
-        }
-    }
-}
-
-fn keys_of(incarnation: Incarnation, limit: usize) -> Query {
-    Query {
-        table: Table::ApiKey,
-        generation: 0,
-        prefix: incarnation.to_string().into_bytes().into(),
-        after: None,
-        limit,
-        value_bytes: 0,
     }
 }

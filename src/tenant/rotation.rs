@@ -112,23 +112,51 @@ impl Tenants {
     /// Revokes an API key; a revoked one stays as it is.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; those of the store.
+    /// [`Error::NotFound`], [`Error::RequestIdReused`]; those of the store.
     pub async fn revoke_api_key(&self, key_id: &str, mut change: Change) -> Result<ApiKey> {
+        let once = Once::of(
+            "RevokeApiKey",
+            &change.request_id,
+            &key_id,
+            &mut change.violations,
+        )?;
         change
             .violations
             .require(!key_id.is_empty(), "key_id", "empty: name the key");
         change.violations.check()?;
-        key_at(key_id)?;
+        let at = key_at(key_id)?;
         for _ in 0..ATTEMPTS {
-            let found = self.find_api_key(key_id).await?;
-            let (mut key, version) = found.ok_or_else(|| Error::no_api_key(key_id))?;
+            let (found, answered) = self
+                .find_or_replay::<(ApiKey, Option<u64>)>(at.clone(), once.as_ref())
+                .await?;
+            if let Some((key, last_used_ms)) = answered {
+                return Ok(ApiKey {
+                    last_used_ms,
+                    ..key
+                });
+            }
+            let found = found.ok_or_else(|| Error::no_api_key(key_id))?;
+            let mut key: ApiKey = record::decode(&found.value)?;
             let revoked = key.revoke_ms.is_some();
             key.revoke_ms = key.revoke_ms.or_else(|| Some(self.store.now_ms()));
             key.secrets.clear();
-            let put = Write::put(record::api_key_key(key_id), record::encode(&key)?)
-                .when(Check::Version(version));
-            if revoked || change.validate_only || self.commit_issue([put], key_id).await? {
-                return self.with_use(key).await;
+            let answer = self.with_use(key.clone()).await?;
+            if change.validate_only || (revoked && once.is_none()) {
+                return Ok(answer);
+            }
+            let unchanged = Check::Version(found.version);
+            let write = match revoked {
+                true => Write::check(at.clone(), unchanged),
+                false => Write::put(at.clone(), record::encode(&key)?).when(unchanged),
+            };
+            // A key's record does not hold its last use.
+            let told = (&answer, answer.last_used_ms);
+            let request = once.as_ref().map(|once| once.write(&told)).transpose()?;
+            if self
+                .commit_issue([write].into_iter().chain(request), key_id)
+                .await?
+            {
+                return Ok(answer);
             }
         }
         Err(Error::RequestInProgress)

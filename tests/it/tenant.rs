@@ -7,6 +7,7 @@ mod lifecycle;
 mod listing;
 mod purge;
 mod reclaim;
+mod replays;
 
 use std::{
     collections::BTreeMap,

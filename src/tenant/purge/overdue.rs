@@ -46,7 +46,7 @@ impl Tenants {
         }
         for (key, purge) in first_jobs::<Purge>(&self.store, PURGE).await? {
             if now_ms > purge.create_ms.saturating_add(ABANDONED_MS) {
-                let finished = match self.finish(&purge.tenant_id).await {
+                let finished = match self.finish(&purge.tenant_id, None).await {
                     Err(Error::NotFound { .. }) => self.forget(key).await,
                     finished => finished.map(|report| told(&purge.tenant_id, &report)),
                 };

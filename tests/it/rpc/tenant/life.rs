@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use prost_types::{Struct, Value, value::Kind as ValueKind};
 use riptide_persistence::proto::v1::{
     CreateTenantRequest, CustomQuota, DeleteTenantRequest, GetRequest, Owner, PhysicalReclaim,
-    PurgeTenantRequest, QuotaMode, Quotas, ResumeTenantRequest, SuspensionMode, TenantState,
-    UndeleteTenantRequest, UpdateTenantRequest,
+    PurgeTenantRequest, QuotaMode, Quotas, ResumeTenantRequest, RevokeApiKeyRequest,
+    SuspensionMode, TenantState, UndeleteTenantRequest, UpdateTenantRequest,
 };
 use rstest::rstest;
 use tonic::Code;
@@ -307,6 +307,36 @@ async fn a_request_id_makes_a_retry_safe(#[case] kind: Kind) {
     );
     let other = admin.tenant.update_tenant(rename("b")).await;
     assert_refused(other, Code::FailedPrecondition, "REQUEST_ID_REUSED");
+
+    let third = REQUEST.replace("ff", "fd");
+    let revoke = || RevokeApiKeyRequest {
+        key_id: first.api_key.as_ref().unwrap().key_id.clone(),
+        request_id: third.clone(),
+        ..Default::default()
+    };
+    let revoked = admin.tenant.revoke_api_key(revoke()).await.unwrap();
+    let fourth = REQUEST.replace("ff", "fc");
+    let purge = || PurgeTenantRequest {
+        tenant_id: tenant_id.clone(),
+        request_id: fourth.clone(),
+        ..Default::default()
+    };
+    let delete = DeleteTenantRequest {
+        tenant_id: tenant_id.clone(),
+        ..Default::default()
+    };
+    admin.tenant.delete_tenant(delete).await.unwrap();
+    let purged = admin.tenant.purge_tenant(purge()).await.unwrap();
+    let again = admin.tenant.purge_tenant(purge()).await.unwrap();
+    assert_eq!(again.into_inner(), purged.into_inner());
+    let again = admin.tenant.revoke_api_key(revoke()).await.unwrap();
+    assert_eq!(again.into_inner(), revoked.into_inner());
+    let unnamed = PurgeTenantRequest {
+        request_id: "not-a-uuid".into(),
+        ..purge()
+    };
+    let refused = admin.tenant.purge_tenant(unnamed).await;
+    assert_refused(refused, Code::InvalidArgument, "VALIDATION_FAILED");
 }
 
 #[rstest]
