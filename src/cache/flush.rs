@@ -11,7 +11,7 @@ use super::{
     Cache, rules,
     rules::At,
     snapshot::{ATTEMPTS, Floors},
-    write::refused,
+    write::{operation, refused},
 };
 use crate::{
     error::{Error, Result, Violations},
@@ -68,8 +68,10 @@ impl Cache {
             let delete = |key: &String| Write::delete(Key::entry(namespace, key)).above(floor);
             Ok(keys.iter().map(delete).collect())
         };
+        let bytes = keys.iter().map(|key| key.len() as u64).sum();
+        let limits = Limits::default();
         let applied = self
-            .commit(tenancy, namespace, Mode::Each, Limits::default(), delete)
+            .commit(tenancy, namespace, Mode::Each, limits, bytes, delete)
             .await?;
         let existed = |outcome: &&Outcome| matches!(outcome, Outcome::Done { existed: true, .. });
         Ok(Flushed {
@@ -106,6 +108,8 @@ impl Cache {
                 .when(version.map_or(Check::Absent, Check::Version));
             let batch = Batch {
                 step: Some(Step::Epoch),
+                // This commit is the flush; those that prepare it are not the caller's.
+                metered: operation(0),
                 ..Batch::of([write])
             };
             match self.store.commit(&tenancy.space, batch).await? {
@@ -145,6 +149,7 @@ impl Cache {
             let batch = Batch {
                 view: Some(snapshot.view),
                 step: Some(Step::Generation),
+                metered: operation(0),
                 // What they hid goes with the generation.
                 ..Batch::of([Write::delete(Floors::key())])
             };

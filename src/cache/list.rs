@@ -6,7 +6,7 @@ use crate::{
     codec::{HEAD_BYTES, Head},
     error::{Error, Result, Violations},
     store::{Cursor, Key, Listed, Query, Table},
-    tenant::{Tenancy, page},
+    tenant::{Counts, Tenancy, page},
 };
 
 /// A page of keys.
@@ -102,12 +102,16 @@ impl Cache {
             if page.view == snapshot.view && page.view.generation == asked {
                 let floor = snapshot.floor(range.namespace);
                 let within = page.items.into_iter();
-                return Ok(Listing {
-                    keys: within
-                        .filter_map(|listed| key_info(listed, range.namespace, floor))
-                        .collect(),
-                    next: page.next,
+                let keys: Vec<_> = within
+                    .filter_map(|listed| key_info(listed, range.namespace, floor))
+                    .collect();
+                tenancy.account.meter.count(Counts {
+                    operations: 1,
+                    bytes_out: keys.iter().map(|listed| listed.key.len() as u64).sum(),
+                    ..Counts::default()
                 });
+                let next = page.next;
+                return Ok(Listing { keys, next });
             }
         }
         Err(Error::RequestInProgress)

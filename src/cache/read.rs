@@ -8,7 +8,7 @@ use crate::{
     codec::{Frame, Head},
     error::{Error, Result, Violations},
     store::{Key, Record},
-    tenant::Tenancy,
+    tenant::{Counts, Tenancy},
 };
 
 /// What a compressed value may open to: the most that a configuration may allow
@@ -37,7 +37,16 @@ impl Cache {
         let namespace = rules::place(tenancy, namespace, key, violations)?;
         let mut seen = self.see(tenancy, &[Key::entry(namespace, key)]).await?;
         let floor = seen.snapshot.floor(namespace);
-        Self::open(seen.records.pop().flatten(), floor)
+        let entry = Self::open(seen.records.pop().flatten(), floor)?;
+        tenancy.account.meter.count(Counts {
+            operations: 1,
+            hits: u64::from(entry.is_some()),
+            misses: u64::from(entry.is_none()),
+            bytes_in: key.len() as u64,
+            bytes_out: entry.as_ref().map_or(0, |entry| entry.value.len() as u64),
+            ..Counts::default()
+        });
+        Ok(entry)
     }
 
     /// The entries under keys, one result each, in order; what is wrong with one
@@ -92,6 +101,7 @@ impl Cache {
             };
             results.push(result);
         }
+        tenancy.account.meter.count(counts(keys, &results));
         Ok(results)
     }
 
@@ -152,4 +162,27 @@ impl Cache {
             stored_bytes: frame.stored_bytes,
         }))
     }
+}
+
+/// What a batch came to: one operation, and each key as often as it was named,
+/// but for those that broke a rule. An entry that could not be answered is
+/// neither a hit nor a miss.
+fn counts(keys: &[String], results: &[Result<Option<Entry>>]) -> Counts {
+    let mut counts = Counts {
+        operations: 1,
+        ..Counts::default()
+    };
+    for (key, result) in keys.iter().zip(results) {
+        match result {
+            Ok(Some(entry)) => {
+                counts.hits += 1;
+                counts.bytes_out += entry.value.len() as u64;
+            }
+            Ok(None) => counts.misses += 1,
+            Err(Error::Invalid(_) | Error::ScopeMissing { .. }) => continue,
+            Err(_) => {}
+        }
+        counts.bytes_in += key.len() as u64;
+    }
+    counts
 }

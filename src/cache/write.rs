@@ -6,9 +6,10 @@ use crate::{
     codec::frame,
     error::{Error, Result, Violations},
     store::{
-        Action, Applied, Batch, Check, Commit, Key, Limits, Metric, Mode, Outcome, Refusal, Write,
+        Action, Applied, Batch, Check, Commit, Key, Limits, Metered, Metric, Mode, Outcome,
+        Refusal, Write,
     },
-    tenant::Tenancy,
+    tenant::{Counts, Tenancy},
 };
 
 impl Cache {
@@ -29,8 +30,9 @@ impl Cache {
             stored_bytes = bytes;
             Ok(vec![write])
         };
+        let bytes = carried(set);
         let applied = self
-            .commit(tenancy, namespace, Mode::Whole, tenancy.limits, put)
+            .commit(tenancy, namespace, Mode::Whole, tenancy.limits, bytes, put)
             .await?;
         written(only(applied)?, stored_bytes)
     }
@@ -71,8 +73,9 @@ impl Cache {
             }
             Ok(writes)
         };
+        let bytes = sets.iter().map(carried);
         let outcomes = self
-            .commit_each(tenancy, namespace, &checked, tenancy.limits, put)
+            .commit_each(tenancy, namespace, (&*checked, bytes), tenancy.limits, put)
             .await?;
         let mut done = outcomes.into_iter().zip(stored_bytes);
         let result = |allowed: Result<rules::Allowed>| {
@@ -104,14 +107,33 @@ impl Cache {
             let write = Write::delete(Key::entry(namespace, key));
             Ok(vec![write.when(check).above(floor)])
         };
-        let applied = self
-            .commit(tenancy, namespace, Mode::Each, Limits::default(), delete)
+        let bytes = key.len() as u64;
+        let deleted = self
+            .attempt(
+                tenancy,
+                namespace,
+                Mode::Whole,
+                Limits::default(),
+                bytes,
+                delete,
+            )
             .await?;
-        match only(applied)? {
-            Outcome::Done { existed, .. } => Ok(existed),
-            // What is to be removed is not there, whatever version was meant.
-            Outcome::Refused(Refusal::Conflict { found: None, .. }) => Ok(false),
-            Outcome::Refused(refusal) => Err(refused(&refusal)),
+        match deleted {
+            Ok(applied) => match only(applied)? {
+                Outcome::Done { existed, .. } => Ok(existed),
+                Outcome::Refused(refusal) => Err(refused(&refusal)),
+            },
+            // What is to be removed is not there, whatever version was meant: an
+            // answer, and the refused commit has not metered it.
+            Err(Refusal::Conflict { found: None, .. }) => {
+                tenancy.account.meter.count(Counts {
+                    operations: 1,
+                    bytes_in: bytes,
+                    ..Counts::default()
+                });
+                Ok(false)
+            }
+            Err(refusal) => Err(refused(&refusal)),
         }
     }
 
@@ -143,8 +165,10 @@ impl Cache {
                 |(key, _): (&String, _)| Write::delete(Key::entry(namespace, key)).above(floor);
             Ok(allowed.map(delete).collect())
         };
+        let bytes = keys.iter().map(|key| key.len() as u64);
+        let items = (&*checked, bytes);
         let outcomes = self
-            .commit_each(tenancy, namespace, &checked, Limits::default(), delete)
+            .commit_each(tenancy, namespace, items, Limits::default(), delete)
             .await?;
         let mut outcomes = outcomes.into_iter();
         let result = |allowed: Result<()>| {
@@ -183,8 +207,9 @@ impl Cache {
                 Write::new(key, Check::Any, Action::Touch(expiry)).above(floor),
             ])
         };
+        let (limits, bytes) = (Limits::default(), key.len() as u64);
         let applied = self
-            .commit(tenancy, namespace, Mode::Whole, Limits::default(), touch)
+            .commit(tenancy, namespace, Mode::Whole, limits, bytes, touch)
             .await?;
         match only(applied)? {
             Outcome::Done {
@@ -218,35 +243,55 @@ impl Cache {
         Ok((write, encoded.stored_bytes))
     }
 
-    /// Commits those writes of a batch that passed their checks; nothing is asked
-    /// of the store where none did.
+    /// Commits those writes of a batch that passed their checks, each beside the
+    /// bytes that it carries; nothing is asked of the store where none did.
     async fn commit_each<T>(
         &self,
         tenancy: &Tenancy,
         namespace: &str,
-        checked: &[Result<T>],
+        (checked, bytes): (&[Result<T>], impl Iterator<Item = u64>),
         limits: Limits,
         writes: impl FnMut(u64) -> Result<Vec<Write>>,
     ) -> Result<Vec<Outcome>> {
         if checked.iter().all(Result::is_err) {
             return Ok(Vec::new());
         }
+        let allowed = checked.iter().zip(bytes).filter(|(item, _)| item.is_ok());
+        let bytes = allowed.map(|(_, bytes)| bytes).sum();
         let applied = self
-            .commit(tenancy, namespace, Mode::Each, limits, writes)
+            .commit(tenancy, namespace, Mode::Each, limits, bytes, writes)
             .await?;
         Ok(applied.outcomes)
     }
 
-    /// Commits what `writes` makes of a namespace's floor; makes it anew where
-    /// the space has moved on since the snapshot was taken.
+    /// Commits what `writes` makes of a namespace's floor, as one operation that
+    /// carries these bytes of keys and values.
     pub(super) async fn commit(
         &self,
         tenancy: &Tenancy,
         namespace: &str,
         mode: Mode,
         limits: Limits,
-        mut writes: impl FnMut(u64) -> Result<Vec<Write>>,
+        bytes: u64,
+        writes: impl FnMut(u64) -> Result<Vec<Write>>,
     ) -> Result<Applied> {
+        self.attempt(tenancy, namespace, mode, limits, bytes, writes)
+            .await?
+            .map_err(|refusal| refused(&refusal))
+    }
+
+    /// The same, where a refusal may be an answer. The writes are made anew where
+    /// the space has moved on since the snapshot was taken; the one commit that is
+    /// applied meters the operation.
+    async fn attempt(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        mode: Mode,
+        limits: Limits,
+        bytes: u64,
+        mut writes: impl FnMut(u64) -> Result<Vec<Write>>,
+    ) -> Result<std::result::Result<Applied, Refusal>> {
         let mut snapshot = self.snapshot(tenancy).await?;
         for _ in 0..ATTEMPTS {
             let batch = Batch {
@@ -255,7 +300,7 @@ impl Cache {
                 writes: writes(snapshot.floor(namespace))?,
                 limits,
                 step: None,
-                metered: crate::store::Metered::default(),
+                metered: operation(bytes),
             };
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(applied) => {
@@ -264,17 +309,35 @@ impl Cache {
                         // else can have come between.
                         self.keep(tenancy, applied.view, snapshot.floors.clone());
                     }
-                    return Ok(applied);
+                    tenancy.account.meter.count(Counts {
+                        written: bytes,
+                        ..Counts::default()
+                    });
+                    return Ok(Ok(applied));
                 }
                 Commit::Refused(Refusal::Stale(_)) => snapshot = self.reload(tenancy).await?,
                 Commit::Refused(Refusal::Gone) => {
                     return Err(Error::no_tenant(&*tenancy.tenant_id));
                 }
-                Commit::Refused(refusal) => return Err(refused(&refusal)),
+                Commit::Refused(refusal) => return Ok(Err(refusal)),
             }
         }
         Err(Error::RequestInProgress)
     }
+}
+
+/// What a commit meters that carries a call: an operation, and these bytes of keys
+/// and values.
+pub(super) fn operation(bytes: u64) -> Metered {
+    Metered {
+        operations: 1,
+        bytes,
+    }
+}
+
+/// Bytes of key and value that a write carries.
+fn carried(set: &Set<'_>) -> u64 {
+    set.key.len() as u64 + set.value.len() as u64
 }
 
 /// The outcome of a batch of one.
