@@ -9,6 +9,7 @@ pub mod billing;
 mod caller;
 mod creation;
 mod directory;
+mod flush;
 pub mod id;
 mod issuance;
 mod key_use;
@@ -100,7 +101,12 @@ impl Tenants {
     /// [`Directory::follow`].
     pub async fn maintain(&self) {
         let reclaim = reclaim::run(self.store.clone());
-        tokio::join!(reclaim, self.purge_overdue(), self.keep_uses());
+        tokio::join!(
+            reclaim,
+            self.purge_overdue(),
+            self.keep_uses(),
+            self.keep_meters()
+        );
     }
 
     /// The store it works on.

@@ -24,8 +24,13 @@ impl Space {
     /// One of the [`METER_SPACES`] that usage and bills are kept in, outside the
     /// tenants' own: the one that this tenant's are in.
     pub fn meters(incarnation: Incarnation) -> Self {
+        Self::meters_at(Self::meters_number(incarnation))
+    }
+
+    /// The number of that space: below [`METER_SPACES`].
+    pub fn meters_number(incarnation: Incarnation) -> usize {
         let [first, ..] = incarnation.0;
-        Self::meters_at(usize::from(first))
+        usize::from(first) % METER_SPACES
     }
 
     /// One of the [`METER_SPACES`], by its number.

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{meter::Meter, quota::Warned};
-use crate::store::Incarnation;
+use crate::store::{Incarnation, METER_SPACES, Space};
 
 /// Accounts below which none is looked for that can leave.
 const ROOM: usize = 1024;
@@ -42,13 +42,16 @@ impl Account {
     }
 }
 
-/// Accounts that counted something since they were last flushed.
+/// Accounts that counted something since they were last flushed, by the meter
+/// space they are flushed to.
 #[derive(Debug, Default)]
-pub(super) struct Queue(Mutex<Vec<Arc<Account>>>);
+pub(super) struct Queue([Mutex<Vec<Arc<Account>>>; METER_SPACES]);
 
 impl Queue {
     pub(super) fn push(&self, account: Arc<Account>) {
-        lock(&self.0).push(account);
+        if let Some(queue) = self.0.get(Space::meters_number(account.incarnation)) {
+            lock(queue).push(account);
+        }
     }
 }
 
@@ -107,12 +110,21 @@ impl Accounts {
         account
     }
 
-    /// The accounts that counted something, each to be asked for it.
-    pub(super) fn take_queue(&self) -> Vec<Arc<Account>> {
-        let mut queue = lock(&self.queue.0);
+    /// The accounts of a meter space that counted something, each to be asked for
+    /// it or put back.
+    pub(super) fn take_queue(&self, space: usize) -> Vec<Arc<Account>> {
+        let Some(queue) = self.queue.0.get(space) else {
+            return Vec::new();
+        };
+        let mut queue = lock(queue);
         // Room for as many again, so that counting seldom takes memory.
         let room = Vec::with_capacity(queue.len());
         std::mem::replace(&mut *queue, room)
+    }
+
+    /// Puts back what was taken from the queue, and not asked.
+    pub(super) fn put_back(&self, account: Arc<Account>) {
+        self.queue.push(account);
     }
 }
 

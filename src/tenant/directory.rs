@@ -23,7 +23,10 @@ use std::{
 use arc_swap::ArcSwapOption;
 use quick_cache::sync::Cache;
 
-use super::{Account, Accounts, Grant, Pepper, Terms, key_use::KeyUses, plan, quota, rate, record};
+use super::{
+    Account, Accounts, Grant, Pepper, Terms, flush::Outbox, key_use::KeyUses, plan, quota, rate,
+    record,
+};
 use crate::{
     config,
     store::{Handle, Incarnation, Key, Position, Table, Unit},
@@ -56,6 +59,8 @@ pub struct Directory {
     pub(super) uses: KeyUses,
     /// What is kept of tenants between calls; never forgotten with the rest.
     pub(super) accounts: Accounts,
+    /// What of them is not known to be in the store.
+    pub(super) outbox: Outbox,
 }
 
 /// What is known of an API key.
@@ -175,6 +180,7 @@ impl Directory {
             pepper: ArcSwapOption::empty(),
             uses: KeyUses::default(),
             accounts: Accounts::default(),
+            outbox: Outbox::default(),
         }
     }
 

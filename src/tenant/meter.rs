@@ -351,6 +351,12 @@ mod tests {
         }
     }
 
+    /// As a flush does: only those that are in the queue.
+    fn queued(accounts: &Accounts) -> Vec<Arc<Account>> {
+        let spaces = 0..crate::store::METER_SPACES;
+        spaces.flat_map(|at| accounts.take_queue(at)).collect()
+    }
+
     #[test]
     fn what_many_threads_count_is_taken_once() {
         const THREADS: u64 = 8;
@@ -375,8 +381,7 @@ mod tests {
                 let mut sums = (0, 0, 0);
                 loop {
                     let last = over.load(Ordering::SeqCst);
-                    // As a flush does: only those that are in the queue.
-                    for queued in accounts.take_queue() {
+                    for queued in queued(&accounts) {
                         let taken = queued.meter.take(period());
                         sums.0 += taken.counts.operations;
                         sums.1 += taken.counts.bytes_out;
@@ -429,14 +434,14 @@ mod tests {
         for _ in 0..3 {
             busy.meter.count(read(1));
         }
-        let queued = accounts.take_queue();
+        let queued = queued(&accounts);
         assert_eq!(queued.len(), 1);
         assert!(Arc::ptr_eq(queued.first().unwrap(), &busy));
         assert!(!idle.meter.is_queued());
         assert_eq!(busy.meter.take(period()).counts.operations, 3);
-        assert!(accounts.take_queue().is_empty());
+        assert!(self::queued(&accounts).is_empty());
         busy.meter.consume("pages", 1);
-        assert_eq!(accounts.take_queue().len(), 1);
+        assert_eq!(self::queued(&accounts).len(), 1);
     }
 
     #[test]

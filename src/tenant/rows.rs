@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::{Account, period::Period};
-use crate::store::{Add, Count, Incarnation, Key, Table, Unit};
+use crate::store::{Add, Count, Incarnation, Key, Row, Table, Unit};
 
 /// Operations of reads, and reported ones; those of writes are metered by their
 /// commits.
@@ -58,21 +58,62 @@ pub fn period(incarnation: Incarnation, period: Period, segment: u32) -> Bytes {
 const PERIOD_KEPT_MS: u64 = 400 * Unit::Day.ms();
 
 /// What adds these counts to all the rows that this moment belongs to: its minute,
-/// hour and day, and its period.
+/// hour and day, and its period, in the segment that is billed now.
 pub fn adds(account: &Account, at_ms: u64, counts: &[Count]) -> [Add; 4] {
+    adds_in(account.incarnation, account.segment(), at_ms, counts)
+}
+
+/// The same in a segment of the period.
+pub fn adds_in(incarnation: Incarnation, segment: u32, at_ms: u64, counts: &[Count]) -> [Add; 4] {
     let of_unit = |unit: Unit| Add {
-        row: point(account.incarnation, unit, unit.start_ms(at_ms)),
+        row: point(incarnation, unit, unit.start_ms(at_ms)),
         // One more, so that the oldest is whole.
         keep_ms: Some((unit.kept() + 1) * unit.ms()),
         counts: counts.to_vec(),
     };
     let [minute, hour, day] = Unit::ALL.map(of_unit);
     let of_period = Add {
-        row: period(account.incarnation, Period::of(at_ms), account.segment()),
+        row: period(incarnation, Period::of(at_ms), segment),
         keep_ms: Some(PERIOD_KEPT_MS),
         counts: counts.to_vec(),
     };
     [minute, hour, day, of_period]
+}
+
+/// Bytes of all calls and reports in a period: what the quota of transfer is
+/// decided by, on every replica. Neither billed nor shown, so that it may lack the
+/// last second of a replica that was killed; no part of any segment.
+pub fn transfer(incarnation: Incarnation, period: Period) -> Bytes {
+    format!("t:{incarnation}:{period}").into()
+}
+
+/// The one counter of a transfer row.
+const TRANSFER: &str = "bytes";
+
+/// The figure of a transfer row.
+pub fn transfer_of(row: &Row) -> u64 {
+    let counter = row.iter().find(|(name, _)| name == TRANSFER);
+    counter.map_or(0, |(_, bytes)| *bytes)
+}
+
+/// What adds bytes to the transfer of this moment's period.
+pub fn transfer_add(incarnation: Incarnation, at_ms: u64, bytes: u64) -> Add {
+    let period = Period::of(at_ms);
+    Add {
+        row: transfer(incarnation, period),
+        // Beyond the period's end nobody asks for it.
+        keep_ms: Some(period.ms() + Unit::Day.ms()),
+        counts: vec![count(TRANSFER, bytes)],
+    }
+}
+
+/// An amount for a counter without a limit.
+pub fn count(name: impl Into<Bytes>, amount: u64) -> Count {
+    Count {
+        name: name.into(),
+        amount: i64::try_from(amount).unwrap_or(i64::MAX),
+        limit: None,
+    }
 }
 
 /// What must be absent where counts of this moment are added now: only a period

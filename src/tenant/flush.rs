@@ -1,0 +1,162 @@
+//! What calls came to leaves memory: once a second, and at drain, for as many
+//! tenants as counted anything. It does not know what was counted.
+//!
+//! # Once
+//!
+//! A tally carries the counts of many tenants of one meter space, stamped with
+//! this replica and a number. Until its answer is known it is sent again as it
+//! was, so that it counts once whatever became of it; meanwhile new counts wait
+//! behind it, merged by tenant and minute.
+//!
+//! # When
+//!
+//! Counts belong to the minute they leave memory in, by the store's clock: at
+//! most a second after the call, unless a flush asks sooner. They are added to
+//! that minute's rows also where the store is away for long. Only counts of a
+//! billing period that was closed meanwhile go to the present one.
+
+mod waiting;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use tokio::sync::Mutex;
+
+use self::waiting::Waiting;
+use super::{Account, Accounts, Period, Tenants, rows};
+use crate::{
+    error::Result,
+    store::{self, Handle, METER_SPACES, Space},
+};
+
+/// How often what was counted is flushed.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How soon a drain tries again.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// What has left the meters of this replica, and is not known to be in the store.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    spaces: [Mutex<Waiting>; METER_SPACES],
+    /// Whether the last flush failed; told once until it is over.
+    failing: AtomicBool,
+}
+
+impl Outbox {
+    /// Sends what the accounts of a meter space counted, and what waits for it.
+    async fn flush(&self, space: usize, accounts: &Accounts, store: &Handle) -> store::Result<()> {
+        let Some(waiting) = self.spaces.get(space) else {
+            return Ok(());
+        };
+        let mut waiting = waiting.lock().await;
+        let now_ms = store.now_ms();
+        for account in accounts.take_queue(space) {
+            if !waiting.take(&account, now_ms) {
+                accounts.put_back(account);
+            }
+        }
+        waiting.send(space, accounts.replica(), store).await
+    }
+
+    /// The same for one account, queued or not.
+    async fn flush_account(
+        &self,
+        account: &Arc<Account>,
+        replica: &Bytes,
+        store: &Handle,
+    ) -> store::Result<()> {
+        let space = Space::meters_number(account.incarnation);
+        let Some(waiting) = self.spaces.get(space) else {
+            return Ok(());
+        };
+        let mut waiting = waiting.lock().await;
+        // Where there is no room, it is still queued.
+        waiting.take(account, store.now_ms());
+        waiting.send(space, replica, store).await
+    }
+
+    /// Tells of a failure once, and once that it is over.
+    fn note(&self, result: &store::Result<()>) {
+        match result {
+            Ok(()) => {
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("usage is flushed again");
+                }
+            }
+            Err(error) => {
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "usage not flushed; it waits in memory");
+                }
+            }
+        }
+    }
+}
+
+impl Tenants {
+    /// Flushes what was counted, every second, for as long as it is polled.
+    pub(super) async fn keep_meters(&self) {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            // Told of in the log; what failed waits for the next time.
+            let _ = self.flush_meters().await;
+        }
+    }
+
+    /// Flushes what all tenants' calls at this replica came to so far. Asks the
+    /// store nothing where nothing was counted.
+    ///
+    /// # Errors
+    /// Those of the store; what could not be flushed waits.
+    pub async fn flush_meters(&self) -> Result<()> {
+        let (outbox, accounts) = (&self.directory.outbox, &self.directory.accounts);
+        let spaces = (0..METER_SPACES).map(|space| outbox.flush(space, accounts, &self.store));
+        let results = join_all(spaces).await;
+        let result = results.into_iter().collect::<store::Result<()>>();
+        outbox.note(&result);
+        Ok(result?)
+    }
+
+    /// The same at the end of this replica, again and again until it succeeds.
+    pub async fn flush_last_meters(&self) {
+        while self.flush_meters().await.is_err() {
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Flushes what this tenant's calls at this replica came to so far.
+    ///
+    /// # Errors
+    /// Those of the store; what could not be flushed waits.
+    pub(super) async fn flush_account(&self, account: &Arc<Account>) -> Result<()> {
+        let (outbox, accounts) = (&self.directory.outbox, &self.directory.accounts);
+        let result = outbox
+            .flush_account(account, accounts.replica(), &self.store)
+            .await;
+        Ok(result?)
+    }
+
+    /// Bytes transferred in a period by all replicas, as far as this one knows;
+    /// asks the store only where it knows nothing.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn transferred(&self, account: &Account, period: Period) -> Result<u64> {
+        if let Some(bytes) = account.meter.transferred(period) {
+            return Ok(bytes);
+        }
+        let incarnation = account.incarnation;
+        let row = rows::transfer(incarnation, period);
+        let rows = self.store.rows(&Space::meters(incarnation), &[row]).await?;
+        let bytes = rows.first().map_or(0, rows::transfer_of);
+        account.meter.learn_transfer(period, bytes);
+        Ok(account.meter.transferred(period).unwrap_or(bytes))
+    }
+}
