@@ -50,6 +50,7 @@ pub mod redis;
 
 mod batch;
 mod meter;
+mod misuse;
 mod observed;
 mod space;
 

@@ -21,6 +21,7 @@ mod reply;
 mod scan;
 mod script;
 mod server;
+mod tally;
 mod wire;
 
 use std::{
@@ -32,6 +33,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use fred::types::{ClusterHash, config::Config};
 use secrecy::SecretString;
 
@@ -46,7 +48,7 @@ use self::{
 };
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Page, Position, Query, Read,
-    Reclaim, Reclaimed, Refusal, Result, Space, Store, Table, Usage,
+    Reclaim, Reclaimed, Refusal, Result, Row, Space, Store, Table, Tallied, Tally, Usage, misuse,
 };
 
 /// How Redis is reached.
@@ -204,12 +206,14 @@ impl Store for Redis {
         Err(Error::Misuse("meters: not built yet".into()))
     }
 
-    async fn tally(&self, _: &Space, _: super::Tally) -> Result<super::Tallied> {
-        Err(Error::Misuse("tally: not built yet".into()))
+    async fn tally(&self, space: &Space, tally: Tally) -> Result<Tallied> {
+        misuse::tally(&tally)?;
+        self.add(space, &tally).await
     }
 
-    async fn rows(&self, _: &Space, _: &[bytes::Bytes]) -> Result<Vec<super::Row>> {
-        Err(Error::Misuse("rows: not built yet".into()))
+    async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>> {
+        misuse::rows(names)?;
+        self.counters(space, names).await
     }
 
     async fn lease(&self, _: &Space, _: super::Lease) -> Result<super::Leased> {

@@ -6,6 +6,7 @@ mod differential;
 mod durability;
 mod embedded;
 mod observed;
+mod redis_counting;
 mod redis_faults;
 mod redis_killed;
 mod redis_peers;

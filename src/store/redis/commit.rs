@@ -37,7 +37,7 @@ impl Redis {
                 .iter()
                 .map(|write| keys::record(space, generation, &write.key)),
         );
-        let mut indexes = [(Table::Tenant, 0), (Table::ApiKey, 0), (Table::Job, 0)];
+        let mut indexes = Table::ALL.map(|table| (table, 0));
         let mut changes = 0;
         let heard = *space == Space::registry();
         let mut options = BytesMut::with_capacity(wire::WRITE_BYTES * batch.writes.len());
@@ -50,7 +50,9 @@ impl Redis {
                 changes = all.len();
             }
             let mut index = 0;
-            if let Some((_, known)) = indexes.iter_mut().find(|(indexed, _)| *indexed == table) {
+            if table.ordered()
+                && let Some((_, known)) = indexes.iter_mut().find(|(indexed, _)| *indexed == table)
+            {
                 if *known == 0 {
                     all.push(keys::index(space, table));
                     *known = all.len();

@@ -36,6 +36,34 @@ pub(super) fn bucket_sums(space: &Space) -> Bytes {
     named(space, b"h")
 }
 
+/// A row of counters (HASH).
+pub(super) fn row(space: &Space, name: &[u8]) -> Bytes {
+    marked(space, b"w:", name)
+}
+
+/// The number of the last tally of a source.
+pub(super) fn stamp(space: &Space, source: &[u8]) -> Bytes {
+    marked(space, b"q:", source)
+}
+
+/// That a tally of this name was added.
+pub(super) fn once(space: &Space, name: &[u8]) -> Bytes {
+    marked(space, b"e:", name)
+}
+
+/// The slots of a window (HASH).
+pub(super) fn window(space: &Space, name: &[u8]) -> Bytes {
+    marked(space, b"v:", name)
+}
+
+fn marked(space: &Space, mark: &[u8], name: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(space.name().len() + name.len() + 16);
+    prefix(&mut out, space);
+    out.put_slice(mark);
+    out.put_slice(name);
+    out.freeze()
+}
+
 /// The paths of an ordered table (ZSET).
 pub(super) fn index(space: &Space, table: Table) -> Bytes {
     named(space, format!("i:{}", table.mark()).as_bytes())
@@ -92,7 +120,7 @@ pub(super) enum Name {
     Record { table: Table, path_bytes: usize },
     /// The space's counters and view.
     State,
-    /// Anything else: indexes and buckets.
+    /// Anything else: indexes, buckets, rows, stamps, windows.
     Other,
 }
 
@@ -198,6 +226,10 @@ mod tests {
             &bucket_ends(&space),
             &bucket_sums(&space),
             &index(&space, Table::Job),
+            &row(&space, b"r"),
+            &stamp(&space, b"s"),
+            &once(&space, b"o"),
+            &window(&space, b"w"),
         ] {
             assert!(name.starts_with(tag.as_bytes()));
         }
@@ -221,10 +253,15 @@ mod tests {
             })
         );
         assert_eq!(read(&space, &state(&space)), Some(Name::State));
-        assert_eq!(
-            read(&space, &index(&space, Table::Tenant)),
-            Some(Name::Other)
-        );
+        for other in [
+            index(&space, Table::Tenant),
+            row(&space, b"k:1:x"),
+            stamp(&space, b"k:1:x"),
+            once(&space, b"k:1:x"),
+            window(&space, b"k:1:x"),
+        ] {
+            assert_eq!(read(&space, &other), Some(Name::Other));
+        }
         assert_eq!(read(&Space::registry(), &name), None);
     }
 

@@ -54,6 +54,9 @@ pub(super) struct Scripts {
     pub(super) records: Script,
     pub(super) reclaim: Script,
     pub(super) sweep: Script,
+    /// Refused at maxmemory before it begins: what is not counted is sent again.
+    pub(super) tally: Script,
+    pub(super) rows: Script,
 }
 
 impl Scripts {
@@ -65,10 +68,12 @@ impl Scripts {
             records: Script::new("no-writes", include_str!("records.lua")),
             reclaim: Script::new("allow-oom", include_str!("reclaim.lua")),
             sweep: Script::new("allow-oom", include_str!("sweep.lua")),
+            tally: Script::new("", include_str!("tally.lua")),
+            rows: Script::new("no-writes", include_str!("rows.lua")),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 6] {
+    pub(super) fn all(&self) -> [&Script; 8] {
         [
             &self.commit,
             &self.release,
@@ -76,6 +81,8 @@ impl Scripts {
             &self.records,
             &self.reclaim,
             &self.sweep,
+            &self.tally,
+            &self.rows,
         ]
     }
 }

@@ -1,0 +1,121 @@
+//! What no backend takes: calls that break the port's contract on tallies, rows
+//! and leases. It does not know what a backend does with the sound ones.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::{Error, Lease, Result, Table, Tally};
+
+/// Counts of one tally, at most.
+const MAX_COUNTS: usize = 256;
+/// Counts of one row in a tally, at most.
+const MAX_ROW_COUNTS: usize = 64;
+/// Rows of one call, at most.
+const MAX_ROWS: usize = 1000;
+/// Bytes of a name of a row, a counter, a window, a source or an event, at most.
+const MAX_NAME_BYTES: usize = 1024;
+/// The spans that a window can have.
+const SPANS_MS: std::ops::RangeInclusive<u64> = 1_000..=31 * 86_400_000;
+
+fn misuse<T>(words: String) -> Result<T> {
+    Err(Error::Misuse(words))
+}
+
+fn name(what: &str, name: &Bytes) -> Result<()> {
+    match name.len() {
+        1..=MAX_NAME_BYTES => Ok(()),
+        bytes => misuse(format!(
+            "the name of a {what} has {bytes} bytes; 1 to {MAX_NAME_BYTES}"
+        )),
+    }
+}
+
+/// Whether a tally keeps to the contract.
+pub(super) fn tally(tally: &Tally) -> Result<()> {
+    if let Some(stamp) = &tally.stamp {
+        name("source", &stamp.source)?;
+        if stamp.sequence == 0 {
+            return misuse("a stamp of sequence 0; they begin at 1".into());
+        }
+    }
+    if let Some(once) = &tally.once {
+        name("tally", &once.name)?;
+        if once.keep_ms == 0 {
+            return misuse("a tally remembered for no time; at least 1 ms".into());
+        }
+    }
+    for key in &tally.absent {
+        if key.table == Table::Entry {
+            return misuse("an entry bars no tally; any other record can".into());
+        }
+        if key.path.is_empty() {
+            return misuse("a key without a path".into());
+        }
+    }
+    let counts: usize = tally.adds.iter().map(|add| add.counts.len()).sum();
+    // A row without counts is a key of the script all the same.
+    let places = counts.max(tally.adds.len()).max(tally.absent.len());
+    if places > MAX_COUNTS {
+        return misuse(format!(
+            "{places} counts, rows or keys in a tally; at most {MAX_COUNTS}"
+        ));
+    }
+    for add in &tally.adds {
+        name("row", &add.row)?;
+        if add.keep_ms == Some(0) {
+            return misuse("a row kept for no time; at least 1 ms".into());
+        }
+        if add.counts.len() > MAX_ROW_COUNTS {
+            return misuse(format!(
+                "{} counts of one row in a tally; at most {MAX_ROW_COUNTS}",
+                add.counts.len()
+            ));
+        }
+        let mut seen = HashSet::new();
+        for count in &add.counts {
+            name("counter", &count.name)?;
+            if !seen.insert(&count.name) {
+                return misuse("a counter is named twice for one row".into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether these rows can be asked for.
+pub(super) fn rows(names: &[Bytes]) -> Result<()> {
+    if names.len() > MAX_ROWS {
+        return misuse(format!(
+            "{} rows in a call; at most {MAX_ROWS}",
+            names.len()
+        ));
+    }
+    names.iter().try_for_each(|row| name("row", row))
+}
+
+/// Whether a lease keeps to the contract.
+pub(super) fn lease(lease: &Lease) -> Result<()> {
+    name("window", &lease.window)?;
+    if !SPANS_MS.contains(&lease.span_ms) {
+        return misuse(format!(
+            "a window of {} ms; {} to {}",
+            lease.span_ms,
+            SPANS_MS.start(),
+            SPANS_MS.end()
+        ));
+    }
+    if lease.least > lease.want {
+        return misuse(format!(
+            "{} permits at least, and only {} wanted",
+            lease.least, lease.want
+        ));
+    }
+    if lease.hold_ms > lease.span_ms / 10 {
+        return misuse(format!(
+            "a hold of {} ms; at most a tenth of the span",
+            lease.hold_ms
+        ));
+    }
+    Ok(())
+}
