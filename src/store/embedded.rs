@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod background;
 mod clock;
+mod counts;
 mod decision;
 #[cfg(test)]
 mod failing;
@@ -14,6 +15,8 @@ mod ledger;
 mod opening;
 mod shelter;
 mod snapshot;
+mod state;
+mod window;
 mod work;
 mod writer;
 
@@ -30,6 +33,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use self::{
@@ -42,8 +46,9 @@ use self::{
     writer::Writer,
 };
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Page, Position, Query, Read,
-    Reclaim, Reclaimed, Result, Space, Store, Usage,
+    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Meters, Page,
+    Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
+    Usage,
 };
 
 /// Requests that may wait for the writer.
@@ -228,20 +233,27 @@ impl Store for Embedded {
             .await
     }
 
-    async fn meters(&self, _: &Space, _: super::Unit) -> Result<super::Meters> {
+    async fn meters(&self, _: &Space, _: Unit) -> Result<Meters> {
         Err(Error::Misuse("meters: not built yet".into()))
     }
 
-    async fn tally(&self, _: &Space, _: super::Tally) -> Result<super::Tallied> {
-        Err(Error::Misuse("tally: not built yet".into()))
+    async fn tally(&self, space: &Space, tally: Tally) -> Result<Tallied> {
+        match self.ask(Work::Tally(space.clone(), tally)).await? {
+            Answer::Tallied(tallied) => Ok(tallied),
+            answer => Err(unexpected(&answer)),
+        }
     }
 
-    async fn rows(&self, _: &Space, _: &[bytes::Bytes]) -> Result<Vec<super::Row>> {
-        Err(Error::Misuse("rows: not built yet".into()))
+    async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>> {
+        self.look(|snapshot, now_ms| snapshot.counts(space, names, now_ms))
+            .await
     }
 
-    async fn lease(&self, _: &Space, _: super::Lease) -> Result<super::Leased> {
-        Err(Error::Misuse("lease: not built yet".into()))
+    async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased> {
+        match self.ask(Work::Lease(space.clone(), lease)).await? {
+            Answer::Leased(leased) => Ok(leased),
+            answer => Err(unexpected(&answer)),
+        }
     }
 
     async fn audit(&self, space: &Space) -> Result<Audit> {

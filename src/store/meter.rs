@@ -137,6 +137,11 @@ impl Meters {
 pub const MAX_COUNT: u64 = 1_000_000_000_000_000_000;
 
 /// Amounts to be added to rows of counters, all in one step or none, and once.
+///
+/// What was added before is a duplicate, whatever bars it now; what is barred is so,
+/// whatever limit it would pass. Neither these nor a refusal use up a stamp or a
+/// name. The adds are taken in order, and each sees those before it. A space that
+/// was removed takes none.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Whose tally it is, where one that is sent again must add nothing.
@@ -173,9 +178,11 @@ pub struct Once {
 pub struct Add {
     /// The row's name; not empty.
     pub row: Bytes,
-    /// How long the row is kept after this; `None` means for ever.
+    /// How long the row is kept after this, whatever was said before; `None` means
+    /// for ever.
     pub keep_ms: Option<u64>,
-    /// The amounts, at most 64, of counters that differ.
+    /// The amounts, at most 64, of counters that differ. A counter is there from its
+    /// first amount on, even at 0; without any, the row is left as it is.
     pub counts: Vec<Count>,
 }
 
@@ -225,7 +232,11 @@ pub type Row = Vec<(Bytes, u64)>;
 /// Permits that were leased count from now until `span_ms` after the lease ends,
 /// rounded up to a slot ([`slot_ms`]), so that the limit holds whenever in the
 /// lease each is used. One that was used sooner, or not at all, is told of with
-/// [`Settle`].
+/// [`Settle`]. What was settled is taken first, then what is forced, then what can
+/// be given.
+///
+/// Leases are durable within a second: a crash of the store may forget those of
+/// its last second.
 #[derive(Clone, Debug, Default)]
 pub struct Lease {
     /// The window's name; not empty.
@@ -238,8 +249,8 @@ pub struct Lease {
     pub want: u64,
     /// Fewer than so many are of no use. Not more than `want`.
     pub least: u64,
-    /// At most this part of the free permits is given beyond `least`: 1 gives all,
-    /// 4 a quarter.
+    /// This part of the free permits is given beyond `least`, as far as they are
+    /// free and wanted: 1 gives all, 4 a quarter, rounded down.
     pub share: u64,
     /// How long they may be used. Not more than a tenth of the span.
     pub hold_ms: u64,

@@ -11,7 +11,8 @@ use super::{
         Step, Table, Usage, Write, bucket_ms, charge,
     },
     fault::{Fault, Result},
-    layout::{self, Head, State},
+    layout::{self, Head},
+    state::State,
 };
 
 /// What a record is before or after a change.

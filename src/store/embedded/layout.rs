@@ -1,9 +1,9 @@
-//! How records lie in the file: the tables, the keys, the head of a value, the
-//! state of a space. It does not know when or why anything is written.
+//! How records lie in the file: the tables, the keys, the head of a
+//! value. It does not know when or why anything is written.
 
 use redb::TableDefinition;
 
-use super::super::{Key, Space, Table, Usage, View};
+use super::super::{Key, Space, Table};
 
 /// The format this code reads and writes. Another one is refused at open.
 pub(super) const FORMAT: u64 = 1;
@@ -13,7 +13,7 @@ pub(super) type Bytewise<V> = TableDefinition<'static, &'static [u8], V>;
 
 /// `space | suffix` -> head and value.
 pub(super) const RECORDS: Bytewise<&'static [u8]> = TableDefinition::new("records");
-/// `space` -> [`State`].
+/// `space` -> [`State`](super::state::State).
 pub(super) const SPACES: Bytewise<&'static [u8]> = TableDefinition::new("spaces");
 /// `space | generation | end` -> records and bytes counted until then.
 pub(super) const BUCKETS: Bytewise<(u64, u64)> = TableDefinition::new("buckets");
@@ -74,6 +74,45 @@ pub(super) fn parse(suffix: &[u8]) -> Option<(Table, Option<u64>, &[u8])> {
         Some((table, Some(u64::from_be_bytes(*generation)), path))
     } else {
         Some((table, None, rest))
+    }
+}
+
+/// What is kept beside the records of tables, among them: it ends, and goes with
+/// its space, as they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A row of counters, by name.
+    Row,
+    /// The number of the last tally of a source, by source.
+    Stamp,
+    /// What a tally told of, by name.
+    Once,
+    /// A window that permits are leased from, by name.
+    Window,
+}
+
+impl Kind {
+    /// The mark in keys: a capital, which no table has. Never changes.
+    const fn mark(self) -> u8 {
+        match self {
+            Self::Row => b'R',
+            Self::Stamp => b'S',
+            Self::Once => b'O',
+            Self::Window => b'W',
+        }
+    }
+
+    /// The rest of the key in its space.
+    pub(super) fn suffix(self, name: &[u8]) -> Vec<u8> {
+        join(&[self.mark()], name)
+    }
+
+    /// Whether a suffix is of any kind, and of no table.
+    pub(super) fn owns(suffix: &[u8]) -> bool {
+        let kinds = [Self::Row, Self::Stamp, Self::Once, Self::Window];
+        suffix
+            .first()
+            .is_some_and(|first| kinds.iter().any(|kind| kind.mark() == *first))
     }
 }
 
@@ -155,123 +194,9 @@ impl Head {
     }
 }
 
-/// How long a removed space is remembered; the port asks for an hour.
-const REMEMBERED_MS: u64 = 2 * 3_600_000;
-
-/// What is kept of a space.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
-    /// Moves when snapshots must be taken anew; 0 where the space was never written.
-    pub(super) epoch: u64,
-    /// The generation that entries live in.
-    pub(super) generation: u64,
-    /// The last version given.
-    pub(super) sequence: u64,
-    /// The run of the store that gave it. After a crash, versions of commits
-    /// that were lost must not be given again, so a new run leaves a gap.
-    pub(super) run: u64,
-    /// Metered records.
-    pub(super) entries: u64,
-    /// Their bytes.
-    pub(super) bytes: u64,
-    /// Bytes of generations past.
-    pub(super) orphaned: u64,
-    /// Records whose bucket ended by then are counted no more.
-    pub(super) watermark: u64,
-    /// The watermark when the last generation ended.
-    pub(super) orphans_watermark: u64,
-    /// No bucket ends before; 0 where there is none.
-    pub(super) due: u64,
-    /// When the space was removed; 0 while it is there.
-    pub(super) gone_ms: u64,
-}
-
-impl State {
-    pub(super) fn encode(&self) -> [u8; 88] {
-        encode([
-            self.epoch,
-            self.generation,
-            self.sequence,
-            self.run,
-            self.entries,
-            self.bytes,
-            self.orphaned,
-            self.watermark,
-            self.orphans_watermark,
-            self.due,
-            self.gone_ms,
-        ])
-    }
-
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let [
-            epoch,
-            generation,
-            sequence,
-            run,
-            entries,
-            counted,
-            orphaned,
-            watermark,
-            orphans_watermark,
-            due,
-            gone_ms,
-        ] = decode(bytes)?;
-        Some(Self {
-            epoch,
-            generation,
-            sequence,
-            run,
-            entries,
-            bytes: counted,
-            orphaned,
-            watermark,
-            orphans_watermark,
-            due,
-            gone_ms,
-        })
-    }
-
-    pub(super) fn view(&self) -> View {
-        View {
-            epoch: self.epoch,
-            generation: self.generation,
-        }
-    }
-
-    pub(super) fn usage(&self) -> Usage {
-        Usage {
-            entries: self.entries,
-            bytes: self.bytes,
-            orphaned_bytes: self.orphaned,
-            exact: true,
-        }
-    }
-
-    /// Whether a record of this table that ends then is counted now.
-    pub(super) fn counts(&self, table: Table, end_ms: u64) -> bool {
-        table.metered() && (end_ms == 0 || end_ms > self.watermark)
-    }
-
-    /// Whether records of this suffix belong to a past life of the space.
-    pub(super) fn past(&self, generation: Option<u64>) -> bool {
-        self.gone_ms > 0 || generation.is_some_and(|generation| generation != self.generation)
-    }
-
-    /// Whether the space was removed so long ago that nobody asks for it.
-    pub(super) fn forgettable(&self, now_ms: u64) -> bool {
-        self.gone_ms > 0 && now_ms > self.gone_ms.saturating_add(REMEMBERED_MS)
-    }
-
-    /// Remembers that a bucket ends then.
-    pub(super) fn falls_due(&mut self, end_ms: u64) {
-        if end_ms > 0 && (self.due == 0 || end_ms < self.due) {
-            self.due = end_ms;
-        }
-    }
-}
-
-fn encode<const FIELDS: usize, const BYTES: usize>(fields: [u64; FIELDS]) -> [u8; BYTES] {
+pub(super) fn encode<const FIELDS: usize, const BYTES: usize>(
+    fields: [u64; FIELDS],
+) -> [u8; BYTES] {
     let mut bytes = [0; BYTES];
     for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
         place.copy_from_slice(&field.to_le_bytes());
@@ -279,7 +204,7 @@ fn encode<const FIELDS: usize, const BYTES: usize>(fields: [u64; FIELDS]) -> [u8
     bytes
 }
 
-fn decode<const FIELDS: usize>(bytes: &[u8]) -> Option<[u64; FIELDS]> {
+pub(super) fn decode<const FIELDS: usize>(bytes: &[u8]) -> Option<[u64; FIELDS]> {
     let (words, rest) = bytes.as_chunks::<8>();
     if words.len() != FIELDS || !rest.is_empty() {
         return None;
@@ -296,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_and_a_state_read_as_they_were_written() {
+    fn a_head_reads_as_it_was_written() {
         let head = Head {
             version: 7,
             expire_ms: 8,
@@ -307,15 +232,6 @@ mod tests {
         assert_eq!(Head::split(&stored), Some((head, &b"value"[..])));
         assert_eq!(Head::split(b"short"), None);
         assert_eq!(Head::split(&[0; 30]), None, "version 0 is never given");
-
-        let state = State {
-            epoch: 1,
-            gone_ms: 11,
-            bytes: 5,
-            ..State::default()
-        };
-        assert_eq!(State::decode(&state.encode()), Some(state));
-        assert_eq!(State::decode(b"short"), None);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The tables within one write transaction: applies what was decided and keeps
 //! the counters true. It does not know about threads, durability or callers.
 
+mod keeping;
+mod lease;
 mod removal;
+mod tally;
 
 use std::collections::HashMap;
 
@@ -11,7 +14,8 @@ use super::{
     super::{Applied, Batch, Commit, Key, Space, charge},
     decision::{self, After, Change, Decision, Known},
     fault::{Fault, Result},
-    layout::{self, BUCKETS, EXPIRIES, Head, META, RECORDS, SPACES, State},
+    layout::{self, BUCKETS, EXPIRIES, Head, META, RECORDS, SPACES},
+    state::State,
 };
 
 type Bytewise<'t, V> = Rows<'t, &'static [u8], V>;
@@ -76,13 +80,7 @@ impl<'t> Ledger<'t> {
         if self.reap(&prefix, &mut state, now_ms)? {
             self.states.insert(space.clone(), state);
         }
-        if state.run != self.run {
-            // What an earlier run gave last may be lost, even the whole space.
-            let lost = if state.sequence > 0 { LOST_VERSIONS } else { 0 };
-            let earlier = self.run.saturating_sub(1) * LOST_VERSIONS;
-            state.sequence = (state.sequence + lost).max(earlier);
-            state.run = self.run;
-        }
+        self.begin_run(&mut state);
         let plan =
             match decision::decide(state, batch, now_ms, |suffix| self.known(&prefix, suffix))? {
                 Decision::Apply(plan) => plan,

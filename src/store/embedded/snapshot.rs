@@ -5,14 +5,21 @@ use bytes::Bytes;
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use super::{
-    super::{Audit, Cursor, Key, Listed, Page, Query, Read, Record, Space, Table, Usage, charge},
+    super::{
+        Audit, Cursor, Key, Listed, Page, Query, Read, Record, Row, Space, Table, Usage, charge,
+    },
+    counts::Counts,
     fault::{Fault, Result},
-    layout::{self, BUCKETS, EXPIRIES, RECORDS, SPACES, State},
+    layout::{self, BUCKETS, EXPIRIES, Kind, RECORDS, SPACES},
     ledger::{read_state, split},
+    state::State,
 };
 
 /// The most bytes of values that one page lists.
 const PAGE_BYTES: usize = 4 << 20;
+
+/// The most rows of counters that are read at once.
+const ROWS: usize = 1000;
 
 /// One moment of the store.
 pub(super) struct Snapshot {
@@ -172,6 +179,31 @@ impl Snapshot {
         Ok(usage)
     }
 
+    /// Rows of counters, by name.
+    pub(super) fn counts(&self, space: &Space, names: &[Bytes], now_ms: u64) -> Result<Vec<Row>> {
+        if names.len() > ROWS || names.iter().any(Bytes::is_empty) {
+            return Err(Fault::Misuse(format!(
+                "at most {ROWS} rows are read at once, each by a name"
+            )));
+        }
+        let state = read_state(&self.spaces, space)?;
+        let prefix = layout::prefix(space);
+        let row = |name: &Bytes| {
+            let key = layout::join(&prefix, &Kind::Row.suffix(name));
+            let Some(stored) = self.records.get(key.as_slice())? else {
+                return Ok(Row::new());
+            };
+            let (head, value) = split(stored.value())?;
+            if !head.alive(now_ms) || state.gone_ms > 0 {
+                return Ok(Row::new());
+            }
+            Counts::decode(value)
+                .map(Counts::row)
+                .ok_or_else(|| Fault::Damaged("a row of counters".into()))
+        };
+        names.iter().map(row).collect()
+    }
+
     pub(super) fn audit(&self, space: &Space, now_ms: u64) -> Result<Audit> {
         let state = read_state(&self.spaces, space)?;
         let counted = self.usage(space, now_ms)?;
@@ -184,6 +216,9 @@ impl Snapshot {
         for row in self.records.range(prefix.as_slice()..end.as_slice())? {
             let (key, stored) = row?;
             let suffix = key.value().get(prefix.len()..).unwrap_or_default();
+            if Kind::owns(suffix) {
+                continue;
+            }
             let (table, generation, path) = layout::parse(suffix)
                 .ok_or_else(|| Fault::Damaged("the key of a record".into()))?;
             let (head, value) = split(stored.value())?;

@@ -3,7 +3,10 @@
 
 use tokio::sync::oneshot;
 
-use super::super::{Action, Batch, Commit, Cursor, Error, Reclaim, Reclaimed, Space, Table, Write};
+use super::super::{
+    Action, Add, Batch, Commit, Cursor, Error, Lease, Leased, Reclaim, Reclaimed, Space, Table,
+    Tallied, Tally, Write,
+};
 
 /// What is asked of the writer.
 pub(super) enum Work {
@@ -14,6 +17,8 @@ pub(super) enum Work {
         after: Option<Cursor>,
         limit: usize,
     },
+    Tally(Space, Tally),
+    Lease(Space, Lease),
     Close,
 }
 
@@ -22,7 +27,8 @@ impl Work {
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Commit(_, batch) => batch.writes.iter().map(weight).sum::<usize>() + 256,
-            Self::Reclaim { .. } | Self::Close => 256,
+            Self::Tally(_, tally) => tally.adds.iter().map(added).sum::<usize>() + 256,
+            Self::Reclaim { .. } | Self::Lease(..) | Self::Close => 256,
         }
     }
 
@@ -36,8 +42,20 @@ impl Work {
                         .iter()
                         .any(|write| write.key.table != Table::Entry)
             }
-            Self::Reclaim { .. } => false,
-            Self::Close => true,
+            Self::Reclaim { .. } | Self::Lease(..) => false,
+            Self::Tally(..) | Self::Close => true,
+        }
+    }
+
+    /// Whether it wrote anything, by its answer.
+    pub(super) fn wrote(&self, answer: &Answer) -> bool {
+        match (self, answer) {
+            (Self::Lease(_, lease), Answer::Leased(leased)) => {
+                leased.granted > 0 || lease.forced > 0 || lease.settle.is_some()
+            }
+            (_, Answer::Commit(Commit::Applied(_)) | Answer::Reclaimed(_)) => true,
+            (_, Answer::Tallied(Tallied::Added(_))) => true,
+            _ => false,
         }
     }
 }
@@ -50,11 +68,18 @@ fn weight(write: &Write) -> usize {
     64 + write.key.path.len() + value
 }
 
+fn added(add: &Add) -> usize {
+    let counts = add.counts.iter().map(|count| 64 + count.name.len());
+    64 + add.row.len() + counts.sum::<usize>()
+}
+
 /// What the writer answers.
 #[derive(Debug)]
 pub(super) enum Answer {
     Commit(Commit),
     Reclaimed(Reclaimed),
+    Tallied(Tallied),
+    Leased(Leased),
     Closed,
 }
 
@@ -67,12 +92,13 @@ pub(super) struct Request {
 
 /// What is said of a request whose transaction may or may not last.
 pub(super) fn left_open(
+    work: &Work,
     answer: std::result::Result<Answer, Error>,
 ) -> std::result::Result<Answer, Error> {
     match answer {
-        Ok(Answer::Commit(Commit::Applied(_)) | Answer::Reclaimed(_)) => Err(
-            Error::OutcomeUnknown("the disk failed while it was written".into()),
-        ),
+        Ok(answer) if work.wrote(&answer) => Err(Error::OutcomeUnknown(
+            "the disk failed while it was written".into(),
+        )),
         answer => answer,
     }
 }

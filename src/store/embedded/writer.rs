@@ -18,7 +18,7 @@ use redb::Database;
 
 use self::transaction::{Done, Failed, set_durability};
 use super::{
-    super::{Commit, Error, Space},
+    super::{Error, Space},
     Shared,
     fault::{Result, contained},
     opening::Opening,
@@ -206,7 +206,11 @@ impl Writer {
                     // It reached the file after all, but whether it stays there
                     // the disk did not say.
                     self.shared.history.announce(announced);
-                    answers.into_iter().map(left_open).collect()
+                    let works = group.iter().map(|request| &request.work);
+                    works
+                        .zip(answers)
+                        .map(|(work, answer)| left_open(work, answer))
+                        .collect()
                 } else {
                     group.iter().map(|_| Err(error.clone())).collect()
                 }
@@ -224,10 +228,9 @@ impl Writer {
     ) {
         for (request, answer) in group.into_iter().zip(answers) {
             if let Some(now_ms) = lingering
-                && matches!(
-                    answer,
-                    Ok(Answer::Commit(Commit::Applied(_)) | Answer::Reclaimed(_))
-                )
+                && answer
+                    .as_ref()
+                    .is_ok_and(|answer| request.work.wrote(answer))
             {
                 self.tail_bytes += request.weight;
                 self.tail.push((request.work, now_ms));

@@ -14,6 +14,7 @@ mod limits;
 mod listing;
 mod reclaim;
 mod steps;
+mod tally;
 
 use bytes::Bytes;
 use riptide_persistence::store::{
@@ -118,6 +119,20 @@ crate::store::on_every_backend!(cases, {
         counters_agree_after_random_operations
         the_store_is_well
         a_closed_store_says_so;
+    tally:
+        amounts_are_added_and_shown
+        rows_come_in_the_order_asked_for
+        a_stamp_that_is_not_above_the_last_adds_nothing
+        what_was_told_once_adds_nothing_again
+        a_record_that_must_be_absent_bars_a_tally
+        a_limit_refuses_all_of_a_tally
+        counters_are_never_negative
+        large_counts_are_exact
+        the_largest_tally_is_taken
+        rows_end_when_they_are_said_to
+        no_amount_is_lost_among_many
+        exactly_the_limit_is_admitted_among_many
+        misuse_of_tallies_adds_nothing;
 });
 
 /// A space nobody else uses.

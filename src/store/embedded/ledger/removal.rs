@@ -8,7 +8,8 @@ use super::{
         super::{Cursor, Reclaim, Reclaimed, Space, Table, charge},
         decision::Known,
         fault::Result,
-        layout::{self, Head, State},
+        layout::{self, Head},
+        state::State,
     },
     Ledger, known,
 };

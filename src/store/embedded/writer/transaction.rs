@@ -7,7 +7,7 @@ use redb::{Durability, WriteTransaction};
 
 use super::{
     super::{
-        super::{Commit, Error, Key, Space},
+        super::{Error, Key, Space},
         fault::{Fault, Result, contained},
         layout::{META_CLOCK, META_COMMIT},
         ledger::Ledger,
@@ -76,12 +76,15 @@ impl Writer {
                 } => ledger
                     .reclaim(space, what, after.as_ref(), *limit, *now_ms)
                     .map(Answer::Reclaimed),
+                Work::Tally(space, tally) => {
+                    ledger.tally(space, tally, *now_ms).map(Answer::Tallied)
+                }
+                Work::Lease(space, lease) => {
+                    ledger.lease(space, lease, *now_ms).map(Answer::Leased)
+                }
                 Work::Close => Ok(Answer::Closed),
             };
-            if matches!(
-                answer,
-                Ok(Answer::Commit(Commit::Applied(_)) | Answer::Reclaimed(_))
-            ) {
+            if answer.as_ref().is_ok_and(|answer| work.wrote(answer)) {
                 wrote = true;
                 strict |= work.strict();
             }
