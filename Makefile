@@ -1,7 +1,7 @@
 # The commands of this repository; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench tools
+.PHONY: help run test soak lint bench tools
 
 # The last commit of main that is not the one being checked.
 base = $(shell for branch in origin/main main; do \
@@ -18,6 +18,9 @@ run: ## Build and start the server with the embedded store in ./data.
 
 test: tools ## Run every test; installs what they need first.
 	cargo test
+
+soak: tools ## Press on limits and kill replicas for minutes, and show the tables (about 8 minutes).
+	RIPTIDE_SOAK=1 cargo test --test it money:: -- --nocapture --test-threads=1
 
 lint: ## Check form: rustfmt, clippy, rustdoc, and buf for the protos.
 	cargo fmt --check

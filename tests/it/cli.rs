@@ -25,7 +25,7 @@ impl Folder {
         Self(TempDir::new().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -140,7 +140,7 @@ impl Serving<'_> {
         Ran::from(child.wait_with_output().unwrap())
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args(["-s", name, &self.child.id().to_string()])
             .status();
@@ -148,7 +148,7 @@ impl Serving<'_> {
     }
 
     /// The exit code, once it has ended.
-    fn wait(&mut self) -> Option<i32> {
+    pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 

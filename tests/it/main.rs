@@ -14,6 +14,7 @@ mod cache;
 mod cli;
 mod config;
 mod ledger;
+mod money;
 mod process;
 mod redis;
 mod redis_groups;
