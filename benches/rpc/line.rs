@@ -113,8 +113,16 @@ async fn collect(answer: ResponseFuture) -> Result<Bytes> {
 
 fn well(headers: &HeaderMap) -> Result<()> {
     let status = headers.get("grpc-status").context("no grpc-status")?;
+    if status == "8" {
+        bail!(Exhausted(format!("{:?}", headers.get("grpc-message"))));
+    }
     if status != "0" {
         bail!("grpc-status {status:?}: {:?}", headers.get("grpc-message"));
     }
     Ok(())
 }
+
+/// A call was answered RESOURCE_EXHAUSTED.
+#[derive(Debug, thiserror::Error)]
+#[error("refused: {0}")]
+pub struct Exhausted(String);

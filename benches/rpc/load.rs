@@ -16,11 +16,11 @@ use std::{
 use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use riptide_persistence::proto::v1::SetResponse;
+use riptide_persistence::proto::v1::{CheckQuotaResponse, SetResponse};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    line::{Call, Line, decode},
+    line::{Call, Exhausted, Line, decode},
     process::cpu_seconds,
 };
 
@@ -45,6 +45,10 @@ pub enum Answers {
     Exactly(Vec<Bytes>),
     /// A `SetResponse` whose version is above those the caller saw before.
     GrowingVersions,
+    /// A `CheckQuotaResponse` that allows.
+    Allowed,
+    /// Anything, or a refusal for a quota or a rate.
+    Refusable,
 }
 
 impl Work {
@@ -85,6 +89,9 @@ pub struct Pressure {
 pub struct Tally {
     /// Calls answered in the time that counts.
     pub calls: u64,
+    /// Those of them that were refused for a quota or a rate; whether any may be is
+    /// said by [`Answers`].
+    pub refused: u64,
     /// That time.
     pub seconds: f64,
     /// From when a call was due (closed loop: made) to its answer, in nanoseconds.
@@ -105,6 +112,7 @@ struct Shared {
     counting: AtomicBool,
     stop: AtomicBool,
     calls: AtomicU64,
+    refused: AtomicU64,
     latency: Mutex<Option<Histogram<u64>>>,
 }
 
@@ -133,12 +141,11 @@ pub fn run(
         })
         .collect();
 
-    let count = || {
-        shared
-            .iter()
-            .map(|shared| shared.calls.load(Relaxed))
-            .sum::<u64>()
+    let sum = |of: fn(&Shared) -> &AtomicU64| -> u64 {
+        let counts = shared.iter().map(|shared| of(shared).load(Relaxed));
+        counts.sum()
     };
+    let count = || (sum(|shared| &shared.calls), sum(|shared| &shared.refused));
     let cpu = || {
         watched
             .iter()
@@ -154,8 +161,8 @@ pub fn run(
     while Instant::now() < end && !threads.iter().any(thread::JoinHandle::is_finished) {
         thread::sleep(Duration::from_millis(20).min(end.saturating_duration_since(Instant::now())));
     }
-    let (seconds, calls, cpu_after) =
-        (begin.elapsed().as_secs_f64(), count() - calls_before, cpu());
+    let (seconds, calls_after, cpu_after) = (begin.elapsed().as_secs_f64(), count(), cpu());
+    let calls = calls_after.0 - calls_before.0;
     shared
         .iter()
         .for_each(|shared| shared.stop.store(true, Relaxed));
@@ -183,6 +190,7 @@ pub fn run(
         .collect();
     Ok(Tally {
         calls,
+        refused: calls_after.1 - calls_before.1,
         seconds,
         latency,
         cpu_seconds,
@@ -289,6 +297,10 @@ async fn call(
         let answer = match line.call(call).await {
             // Going away in the middle of a call is no fault at the end.
             Err(_) if shared.stop.load(Relaxed) => break,
+            Err(error) if matches!(work.answers, Answers::Refusable) && error.is::<Exhausted>() => {
+                shared.refused.fetch_add(1, Relaxed);
+                Bytes::new()
+            }
             answer => answer?,
         };
         match &work.answers {
@@ -305,6 +317,11 @@ async fn call(
                 );
                 version = written.version;
             }
+            Answers::Allowed => ensure!(
+                decode::<CheckQuotaResponse>(&answer)?.allowed,
+                "call {index} was not allowed"
+            ),
+            Answers::Refusable => {}
         }
         shared.calls.fetch_add(1, Relaxed);
         if shared.counting.load(Relaxed) {

@@ -6,8 +6,10 @@
 
 #![allow(clippy::print_stdout, unreachable_pub, missing_docs)]
 
+mod idle;
 mod line;
 mod load;
+mod noisy;
 mod process;
 #[path = "../../tests/it/redis.rs"]
 #[allow(
@@ -46,6 +48,9 @@ struct Arguments {
     /// Rounds; every server is measured once in each.
     #[arg(long)]
     rounds: Option<usize>,
+    /// Only this part, beside or instead of the closed loops; can be given many times.
+    #[arg(long, value_enum)]
+    part: Vec<Part>,
     #[command(flatten)]
     choice: Choice,
     /// Serve as a twin instead: `default` or `per-core`.
@@ -54,6 +59,17 @@ struct Arguments {
     /// Passed by cargo bench.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// What can be measured alone.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The closed loops.
+    Peaks,
+    /// A tenant beside a noisy one.
+    Noisy,
+    /// Tenants that are idle.
+    Idle,
 }
 
 /// Part of the closed loops, and nothing else: for a profiler.
@@ -97,7 +113,12 @@ fn main() -> Result<()> {
     };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     fs::create_dir_all(&folder)?;
-    let report = measure(rounds, pressure, &arguments.choice, &folder)?;
+    let mut report = Report {
+        rounds,
+        callers: pressure.callers,
+        ..Report::default()
+    };
+    measure(&mut report, pressure, &arguments, &folder)?;
     print!("{}", report.table());
     let path = folder.join("rpc.json");
     fs::write(&path, report.json()?)?;
@@ -110,7 +131,15 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn measure(rounds: usize, pressure: Pressure, choice: &Choice, folder: &Path) -> Result<Report> {
+fn measure(
+    report: &mut Report,
+    pressure: Pressure,
+    arguments: &Arguments,
+    folder: &Path,
+) -> Result<()> {
+    let (rounds, choice) = (report.rounds, &arguments.choice);
+    let whole = choice.is_all() && arguments.part.is_empty();
+    let wants = |part| whole || arguments.part.contains(&part);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -119,12 +148,6 @@ fn measure(rounds: usize, pressure: Pressure, choice: &Choice, folder: &Path) ->
     let redis = redis::Redis::start();
     let url = redis.url();
     let scratch = tempfile::tempdir()?;
-    let mut report = Report {
-        rounds,
-        callers: pressure.callers,
-        ..Report::default()
-    };
-
     let on_redis = Process::server(&On::Redis(&url), scratch.path(), &log)?;
     let on_file = Process::server(
         &On::Embedded(&scratch.path().join("store")),
@@ -147,12 +170,24 @@ fn measure(rounds: usize, pressure: Pressure, choice: &Choice, folder: &Path) ->
         (Subject::DefaultTwin, &default, None),
         (Subject::PerCoreTwin, &per_core, None),
     ];
-    peaks(&mut report, &subjects, pressure, choice)?;
-    if !choice.is_all() {
-        return Ok(report);
+    let real = [(Subject::Redis, &on_redis), (Subject::Embedded, &on_file)];
+    if wants(Part::Peaks) || !choice.is_all() {
+        peaks(report, &subjects, pressure, choice)?;
+    }
+    if wants(Part::Noisy) {
+        for (subject, process) in real {
+            let beside = noisy::measure(process.address, rounds, pressure);
+            report.noisy.insert(subject, beside?);
+        }
+    }
+    if wants(Part::Idle) {
+        report.idle = idle::measure(scratch.path(), &log, pressure)?;
+    }
+    if !whole {
+        return Ok(());
     }
 
-    for (subject, process) in [(Subject::Redis, &on_redis), (Subject::Embedded, &on_file)] {
+    for (subject, process) in real {
         let (latency, many) = runtime.block_on(async {
             Ok::<_, anyhow::Error>((
                 created(process, 200).await?,
@@ -173,10 +208,9 @@ fn measure(rounds: usize, pressure: Pressure, choice: &Choice, folder: &Path) ->
         );
     }
 
-    starts(&mut report, rounds, &url, scratch.path(), &log)?;
+    starts(report, rounds, &url, scratch.path(), &log)?;
     on_redis.stop()?;
-    on_file.stop()?;
-    Ok(report)
+    on_file.stop()
 }
 
 /// The closed loops, on every subject in turn; the last of a subject is a process
@@ -240,11 +274,13 @@ fn peaks(
 const OPEN_SHARE: f64 = 0.4;
 
 type Pick = fn(&Peaks) -> &Arc<Work>;
-const PEAKS: [(&str, Pick); 4] = [
+const PEAKS: [(&str, Pick); 6] = [
     ("Get 1 KiB", |peaks| &peaks.get),
     ("Set 1 KiB", |peaks| &peaks.set),
     ("Get miss", |peaks| &peaks.miss),
     ("BatchGet 100 x 100 B", |peaks| &peaks.batch),
+    (report::CUSTOM, |peaks| &peaks.consume),
+    (report::OPERATIONS, |peaks| &peaks.consume_operations),
 ];
 
 /// The latency of creating tenants one after another.
@@ -261,6 +297,7 @@ async fn created(process: &Process, count: usize) -> Result<Sample> {
     let seconds = begin.elapsed().as_secs_f64();
     Ok(Sample::of(&Tally {
         calls: count as u64,
+        refused: 0,
         seconds,
         latency,
         cpu_seconds: Vec::new(),

@@ -54,6 +54,7 @@ impl Process {
             .env("PERSISTENCE_SERVER__LISTEN", address.to_string())
             .env("PERSISTENCE_SERVER__ADMIN_LISTEN", admin.to_string())
             .env("PERSISTENCE_AUTH__ADMIN_KEY", ADMIN_KEY)
+            .env("PERSISTENCE_TENANT__MAX_TENANTS", "-1")
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)

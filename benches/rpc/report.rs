@@ -7,7 +7,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 use serde::Serialize;
 
-use crate::{load::Tally, scenario::BATCH};
+use crate::{idle::Idle, load::Tally, noisy::Noisy, scenario::BATCH};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
@@ -77,6 +77,22 @@ impl Sample {
     }
 }
 
+impl Noisy {
+    /// The medians, and the median of their ratios.
+    fn told(&self) -> String {
+        let p99 = |samples: &[Sample]| median(samples.iter().map(|sample| sample.p99_ms));
+        let pairs = self.quiet.iter().zip(&self.beside);
+        format!(
+            "alone {:.2} ms, beside {:.2} ms: x{:.2} ({} of {} noisy calls refused)",
+            p99(&self.quiet),
+            p99(&self.beside),
+            median(pairs.map(|(quiet, beside)| beside.p99_ms / quiet.p99_ms)),
+            self.refused,
+            self.noise,
+        )
+    }
+}
+
 /// Everything that was measured.
 #[derive(Default, Serialize)]
 pub struct Report {
@@ -88,6 +104,10 @@ pub struct Report {
     pub peaks: BTreeMap<&'static str, BTreeMap<Subject, Vec<Sample>>>,
     /// Get over 100 tenants by 50 callers, in an open loop.
     pub many_tenants: BTreeMap<Subject, Sample>,
+    /// A tenant beside a noisy one.
+    pub noisy: BTreeMap<Subject, Noisy>,
+    /// The server's own work beside tenants that are idle.
+    pub idle: Vec<Idle>,
     /// CreateTenant, one after another.
     pub create_tenant: BTreeMap<Subject, Sample>,
     /// From start to SERVING, in milliseconds.
@@ -96,11 +116,20 @@ pub struct Report {
     pub idle_mib: BTreeMap<Subject, Vec<f64>>,
 }
 
+/// The closed loops over CheckQuota.
+pub const CUSTOM: &str = "CheckQuota CONSUME, custom";
+/// See [`CUSTOM`].
+pub const OPERATIONS: &str = "CheckQuota CONSUME, operations";
+
 /// What a ratio should be at least: scenario, subject, twin, aim.
-const AIMS: [(&str, Subject, Subject, f64); 3] = [
+const AIMS: [(&str, Subject, Subject, f64); 7] = [
     ("Get 1 KiB", Subject::Redis, Subject::DefaultTwin, 0.95),
     ("Get 1 KiB", Subject::Redis, Subject::PerCoreTwin, 0.60),
     ("Set 1 KiB", Subject::Redis, Subject::DefaultTwin, 0.42),
+    (CUSTOM, Subject::Redis, Subject::DefaultTwin, 0.80),
+    (CUSTOM, Subject::Embedded, Subject::DefaultTwin, 0.80),
+    (OPERATIONS, Subject::Redis, Subject::DefaultTwin, 0.80),
+    (OPERATIONS, Subject::Embedded, Subject::DefaultTwin, 0.80),
 ];
 
 impl Report {
@@ -165,7 +194,31 @@ impl Report {
         let mut row = |what: &str, subject: Subject, measured: String, aim: &str| {
             others.add_row([what, subject.name(), &measured, aim]);
         };
+        for (subject, noisy) in &self.noisy {
+            row(
+                "p99 of a tenant beside a noisy one",
+                *subject,
+                noisy.told(),
+                "<= x1.20",
+            );
+        }
+        for idle in &self.idle {
+            row(
+                "100 tenants call, others idle",
+                Subject::Redis,
+                format!(
+                    "{} idle: {:.1} scripts/s, {:.3} CPU s/s",
+                    idle.idle,
+                    idle.scripts_per_second(),
+                    idle.server_cpu
+                ),
+                "equal",
+            );
+        }
         for subject in [Subject::Redis, Subject::Embedded] {
+            if self.samples("BatchGet 100 x 100 B", subject).is_empty() {
+                continue;
+            }
             let keys = self.median_rate("BatchGet 100 x 100 B", subject) * BATCH as f64 / 1e3;
             row(
                 "batch of 100 x 100 B read",
@@ -220,7 +273,7 @@ impl Report {
             self.callers
         );
         let _ = writeln!(text, "{peaks}");
-        if !self.start_ms.is_empty() {
+        if !others.is_empty() {
             let _ = writeln!(text, "{others}");
         }
         text

@@ -29,9 +29,17 @@ pub const BATCH: usize = 100;
 pub const TENANTS: usize = 100;
 
 const CACHE: &str = "/riptide.persistence.v1.CacheService";
+/// The path of Get.
+pub const GET: &str = "/riptide.persistence.v1.CacheService/Get";
+const CHECK_QUOTA: &str = "/riptide.persistence.v1.TenantService/CheckQuota";
 const CREATE_TENANT: &str = "/riptide.persistence.v1.TenantService/CreateTenant";
 
-/// The four calls whose peak is measured.
+/// The limit of every rate that is counted and never reached.
+pub const VAST: i64 = 1_000_000_000_000;
+/// A rate of the platform's own.
+const CUSTOM: &str = "pages_rendered";
+
+/// The calls whose peak is measured.
 pub struct Peaks {
     /// Gets of entries that are there, 1 KiB each.
     pub get: Arc<Work>,
@@ -41,6 +49,10 @@ pub struct Peaks {
     pub miss: Arc<Work>,
     /// BatchGets of 100 entries of 100 B.
     pub batch: Arc<Work>,
+    /// CheckQuota that consumes a rate of the platform's own.
+    pub consume: Arc<Work>,
+    /// CheckQuota that consumes operations_per_minute.
+    pub consume_operations: Arc<Work>,
 }
 
 impl Peaks {
@@ -106,8 +118,38 @@ impl Peaks {
             }),
             miss: Arc::new(miss.await.context("Get of a missing key")?),
             batch: Arc::new(batch.await.context("BatchGet")?),
+            consume: consume(key, CUSTOM)?,
+            consume_operations: consume(key, "operations_per_minute")?,
         })
     }
+}
+
+/// Gets of `count` entries of 1 KiB that are there.
+pub async fn hits(address: SocketAddr, key: &str, count: usize) -> Result<Arc<Work>> {
+    let value = noise(VALUE_BYTES);
+    fill(address, key, "get", count, &value).await?;
+    let calls = (0..count).map(|n| Call::new(GET, key, &get(&format!("get-{n:04}"))));
+    let check = |_, answer: &Bytes| {
+        let entry = decode::<GetResponse>(answer)?.entry;
+        ensure!(entry.is_some_and(|entry| entry.value == value), "a miss");
+        Ok(())
+    };
+    let calls = calls.collect::<Result<_>>()?;
+    Ok(Arc::new(Work::learn(address, calls, check).await?))
+}
+
+fn consume(key: &str, metric: &str) -> Result<Arc<Work>> {
+    let request = CheckQuotaRequest {
+        metric: metric.into(),
+        amount: 1,
+        mode: CheckQuotaMode::Consume.into(),
+        ..CheckQuotaRequest::default()
+    };
+    let call = Call::new(CHECK_QUOTA, key, &request)?;
+    Ok(Arc::new(Work {
+        calls: vec![call],
+        answers: Answers::Allowed,
+    }))
 }
 
 /// Gets spread over tenants, 10 entries of 1 KiB each.
@@ -142,24 +184,41 @@ pub async fn many_tenants(address: SocketAddr) -> Result<Arc<Work>> {
 
 /// Creates a tenant with limits nobody reaches, and returns its API key.
 pub async fn create_tenant(address: SocketAddr, tenant_id: &str) -> Result<String> {
-    let answer = Line::open(address)
-        .await?
-        .call(&creation(tenant_id)?)
-        .await?;
-    Ok(decode::<CreateTenantResponse>(&answer)?.secret)
+    create_limited(address, tenant_id, VAST).await
+}
+
+/// The same with this limit of operations in a minute.
+pub async fn create_limited(address: SocketAddr, tenant_id: &str, limit: i64) -> Result<String> {
+    let call = creation_limited(tenant_id, limit)?;
+    secret(&Line::open(address).await?.call(&call).await?)
+}
+
+/// The API key in the answer to a creation.
+pub fn secret(answer: &Bytes) -> Result<String> {
+    Ok(decode::<CreateTenantResponse>(answer)?.secret)
 }
 
 /// The call that creates a tenant.
 pub fn creation(tenant_id: &str) -> Result<Call> {
+    creation_limited(tenant_id, VAST)
+}
+
+/// Every limit is finite, so that all that is counted for a limit is measured.
+fn creation_limited(tenant_id: &str, operations_per_minute: i64) -> Result<Call> {
+    let custom = CustomQuota {
+        limit: VAST,
+        window: Some(Duration {
+            seconds: 60,
+            nanos: 0,
+        }),
+    };
     let quotas = Quotas {
         memory_bytes: Some(1 << 40),
         cache_entries: Some(1 << 40),
+        operations_per_minute: Some(operations_per_minute),
+        data_transfer_bytes: Some(1 << 50),
+        custom: [(CUSTOM.to_owned(), custom)].into(),
         ..Quotas::default()
-    };
-    let quotas = Quotas {
-        operations_per_minute: Some(-1),
-        data_transfer_bytes: Some(-1),
-        ..quotas
     };
     let request = CreateTenantRequest {
         tenant_id: tenant_id.into(),
@@ -218,7 +277,8 @@ fn each(call: impl Fn(usize) -> Result<Call>) -> Result<Vec<Call>> {
     (0..KEYS).map(call).collect()
 }
 
-fn get(key: &str) -> GetRequest {
+/// A Get of this key.
+pub fn get(key: &str) -> GetRequest {
     GetRequest {
         key: key.into(),
         ..GetRequest::default()

@@ -1,19 +1,18 @@
 //! Servers with the service's messages and none of its work: what tonic alone
 //! costs. They do not keep anything; a value is the same for every key.
 
+mod quota;
+
 use std::{
     io::Write,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicI64, Ordering::Relaxed},
     thread,
 };
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
-use hyper::server::conn::http2;
+use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -21,10 +20,14 @@ use hyper_util::{
 use prost_types::Timestamp;
 use riptide_persistence::proto::v1::{
     cache_service_server::{CacheService, CacheServiceServer},
+    tenant_service_server::TenantServiceServer,
     *,
 };
 use tokio::{net::TcpListener, sync::mpsc};
 use tonic::{Request, Response, Status};
+use tower::Service;
+
+use quota::Quota;
 
 use crate::{
     scenario::{BATCH_VALUE_BYTES, MISSING, VALUE_BYTES},
@@ -47,6 +50,7 @@ async fn default() -> Result<()> {
     let listener = listen().await?;
     tonic::transport::Server::builder()
         .add_service(CacheServiceServer::new(Twin::new()))
+        .add_service(TenantServiceServer::new(Quota::new()))
         .serve_with_incoming(
             tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true)),
         )
@@ -57,12 +61,13 @@ async fn default() -> Result<()> {
 /// As this server does it: a runtime per core, connections dealt out, answers of
 /// a turn sent in one piece.
 fn per_core() -> Result<()> {
-    let twin = Arc::new(Twin::new());
+    let cache = CacheServiceServer::new(Twin::new());
+    let tenant = TenantServiceServer::new(Quota::new());
     let mut cores = Vec::new();
     for _ in 0..thread::available_parallelism()?.get() {
         let (sender, mut sockets) = mpsc::unbounded_channel::<std::net::TcpStream>();
         cores.push(sender);
-        let twin = Arc::clone(&twin);
+        let (cache, tenant) = (cache.clone(), tenant.clone());
         thread::spawn(move || -> Result<()> {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -72,9 +77,19 @@ fn per_core() -> Result<()> {
                         let (socket, turns) =
                             turn::gather(tokio::net::TcpStream::from_std(socket)?);
                         let io = TokioIo::new(socket);
-                        let service = TowerToHyperService::new(CacheServiceServer::from_arc(
-                            Arc::clone(&twin),
-                        ));
+                        let (mut cache, mut tenant) = (cache.clone(), tenant.clone());
+                        let service =
+                            tower::service_fn(
+                                move |request: http::Request<Incoming>| match request
+                                    .uri()
+                                    .path()
+                                    .contains("TenantService")
+                                {
+                                    true => tenant.call(request),
+                                    false => cache.call(request),
+                                },
+                            );
+                        let service = TowerToHyperService::new(service);
                         tokio::spawn(
                             turns.drive(
                                 http2::Builder::new(TokioExecutor::new())
