@@ -262,7 +262,7 @@ pub struct Lease {
 }
 
 /// What became of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settle {
     /// [`Leased::until_ms`] of it.
     pub until_ms: u64,

@@ -14,6 +14,7 @@ mod connection;
 mod fault;
 mod feed;
 mod keys;
+mod lease;
 mod listing;
 mod pool;
 mod reclaim;
@@ -47,8 +48,9 @@ use self::{
     wire::{Answer, Basis, State, Way},
 };
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Page, Position, Query, Read,
-    Reclaim, Reclaimed, Refusal, Result, Row, Space, Store, Table, Tallied, Tally, Usage, misuse,
+    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Page, Position,
+    Query, Read, Reclaim, Reclaimed, Refusal, Result, Row, Space, Store, Table, Tallied, Tally,
+    Usage, misuse,
 };
 
 /// How Redis is reached.
@@ -216,8 +218,9 @@ impl Store for Redis {
         self.counters(space, names).await
     }
 
-    async fn lease(&self, _: &Space, _: super::Lease) -> Result<super::Leased> {
-        Err(Error::Misuse("lease: not built yet".into()))
+    async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased> {
+        misuse::lease(&lease)?;
+        self.lend(space, &lease).await
     }
 
     async fn audit(&self, space: &Space) -> Result<Audit> {

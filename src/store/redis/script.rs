@@ -57,6 +57,8 @@ pub(super) struct Scripts {
     /// Refused at maxmemory before it begins: what is not counted is sent again.
     pub(super) tally: Script,
     pub(super) rows: Script,
+    /// A window has its size; calls that only read need it at maxmemory too.
+    pub(super) lease: Script,
 }
 
 impl Scripts {
@@ -70,10 +72,11 @@ impl Scripts {
             sweep: Script::new("allow-oom", include_str!("sweep.lua")),
             tally: Script::new("", include_str!("tally.lua")),
             rows: Script::new("no-writes", include_str!("rows.lua")),
+            lease: Script::new("allow-oom", include_str!("lease.lua")),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 8] {
+    pub(super) fn all(&self) -> [&Script; 9] {
         [
             &self.commit,
             &self.release,
@@ -83,6 +86,7 @@ impl Scripts {
             &self.sweep,
             &self.tally,
             &self.rows,
+            &self.lease,
         ]
     }
 }

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use riptide_persistence::store::{
-    Add, Count, Error, Key, MAX_COUNT, Once, Space, Stamp, Store, Table, Tallied, Tally,
+    Add, Count, Error, Key, Lease, MAX_COUNT, Once, Settle, Space, Stamp, Store, Table, Tallied,
+    Tally,
 };
 
 use super::redis_faults::{answering, connected, open_for, space};
@@ -199,6 +200,119 @@ async fn a_tally_without_an_answer_is_unknown_and_its_stamp_tells() {
     assert_eq!(rows, [vec![("a".into(), 1)]]);
 }
 
+fn window(limit: u64, want: u64) -> Lease {
+    Lease {
+        window: "w".into(),
+        limit,
+        span_ms: 60_000,
+        want,
+        least: want.min(1),
+        share: 1,
+        ..Lease::default()
+    }
+}
+
+#[tokio::test]
+async fn a_window_is_never_overdrawn_by_many() {
+    let server = Server::start();
+    let store = connected(&server.url()).await;
+    let space = space();
+    let asks = (0..300).map(|_| store.lease(&space, window(1_000, 7)));
+    let given: u64 = futures::future::join_all(asks)
+        .await
+        .into_iter()
+        .map(|leased| leased.unwrap().granted)
+        .sum();
+    assert_eq!(given, 1_000);
+    let refused = store.lease(&space, window(1_000, 1)).await.unwrap();
+    assert_eq!((refused.granted, refused.counted), (0, 1_000));
+    let wait = refused.retry_after_ms.unwrap();
+    assert!((1..=60_100).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
+async fn a_window_leaves_slot_by_slot_and_then_as_a_whole() {
+    let server = Server::start();
+    let store = connected(&server.url()).await;
+    let space = space();
+    let key = format!("v1:{{{}}}:v:w", space.name());
+    // As if slots of long ago and of now had been written: 700 s ago to now.
+    let now_ms = store.now_ms();
+    let present = now_ms / 100;
+    let slots: Vec<String> = (0..=600)
+        .flat_map(|back| [(present - 6_000 + back * 10).to_string(), "2".into()])
+        .collect();
+    let slots = ["hset", &key]
+        .into_iter()
+        .chain(slots.iter().map(|text| &**text));
+    server.cli(&slots.collect::<Vec<&str>>());
+    let (first, last) = ((present - 6_000).to_string(), present.to_string());
+    let fields = [
+        "hset", &key, "t", "1202", "f", &first, "l", &last, "w", "100",
+    ];
+    server.cli(&fields);
+    let leased = store.lease(&space, window(10_000, 0)).await.unwrap();
+    let slots: usize = server.cli(&["hlen", &key]).parse().unwrap();
+    // The last minute's, one in ten slots: 60, or one more or fewer at its edges.
+    assert!((115..=122).contains(&leased.counted), "{leased:?}");
+    assert_eq!(leased.counted, 2 * (slots as u64 - 4));
+    // It ends with its last slot.
+    let leased = store.lease(&space, window(10_000, 3)).await.unwrap();
+    assert_eq!(leased.granted, 3);
+    let ends = server.cli(&["pexpiretime", &key]).parse::<u64>().unwrap();
+    assert_eq!(ends, leased.until_ms + 60_000);
+    // One that was idle for long begins anew.
+    let long_ago = ["hset", &key, "f", "1", "l", "2", "t", "9000"];
+    server.cli(&long_ago);
+    let anew = store.lease(&space, window(10_000, 1)).await.unwrap();
+    assert_eq!((anew.granted, anew.counted), (1, 1));
+    assert_eq!(server.cli(&["hlen", &key]), "5");
+}
+
+#[tokio::test]
+async fn a_window_of_another_span_keeps_what_counts() {
+    let server = Server::start();
+    let store = connected(&server.url()).await;
+    let space = space();
+    store.lease(&space, window(1_000, 40)).await.unwrap();
+    let ask = |span_ms| Lease {
+        span_ms,
+        ..window(1_000, 1)
+    };
+    for (span_ms, counted) in [(3_600_000, 41), (31 * 86_400_000, 42), (60_000, 43)] {
+        let leased = store.lease(&space, ask(span_ms)).await.unwrap();
+        assert_eq!((leased.granted, leased.counted), (1, counted));
+    }
+    // The clock was set back by a day: what was used counts from now on.
+    let key = format!("v1:{{{}}}:v:w", space.name());
+    let present = store.now_ms() / 100;
+    let tomorrow = (present + 864_000).to_string();
+    server.cli(&["hset", &key, &tomorrow, "7", "t", "50", "l", &tomorrow]);
+    let leased = store.lease(&space, window(1_000, 1)).await.unwrap();
+    assert_eq!((leased.granted, leased.counted), (1, 51));
+    let last: u64 = server.cli(&["hget", &key, "l"]).parse().unwrap();
+    assert!(last <= present + 600, "{last}");
+}
+
+#[tokio::test]
+async fn windows_work_when_the_server_is_full() {
+    let server = Server::start();
+    let store = connected(&server.url()).await;
+    let space = space();
+    server.cli(&["config", "set", "maxmemory", "1"]);
+    let leased = store.lease(&space, window(10, 4)).await.unwrap();
+    let settled = Lease {
+        settle: Some(Settle {
+            until_ms: leased.until_ms,
+            used: 1,
+            unused: 3,
+        }),
+        ..window(10, 0)
+    };
+    let left = store.lease(&space, settled).await.unwrap();
+    assert_eq!((left.granted, left.counted), (0, 1));
+}
+
 #[tokio::test]
 async fn a_cluster_keeps_the_counts_of_a_space_together() {
     let cluster = Cluster::start();
@@ -224,6 +338,8 @@ async fn a_cluster_keeps_the_counts_of_a_space_together() {
                 .into(),
         };
         store.tally(&space, tally).await.unwrap();
+        let leased = store.lease(&space, window(5, 5)).await.unwrap();
+        assert_eq!(leased.granted, 5);
         let names: Vec<bytes::Bytes> = (0..200)
             .map(|number| if number % 2 == 0 { "a" } else { "none" }.into())
             .collect();
