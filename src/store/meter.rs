@@ -278,7 +278,7 @@ pub struct Leased {
     /// Permits given: none, or `least` to `want`.
     pub granted: u64,
     /// Until when they may be used, by the store's clock: the end of a slot, no
-    /// sooner than `hold_ms` away.
+    /// sooner than `hold_ms` away. Told as well where none were given.
     pub until_ms: u64,
     /// Permits that count now, those given included.
     pub counted: u64,

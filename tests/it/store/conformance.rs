@@ -10,6 +10,7 @@ mod concurrency;
 mod entries;
 mod expiry;
 mod feed;
+mod lease;
 mod limits;
 mod listing;
 mod reclaim;
@@ -133,6 +134,23 @@ crate::store::on_every_backend!(cases, {
         no_amount_is_lost_among_many
         exactly_the_limit_is_admitted_among_many
         misuse_of_tallies_adds_nothing;
+    lease:
+        what_is_free_is_given
+        no_fewer_than_the_least_are_given
+        a_share_of_the_free_is_given
+        a_lease_ends_with_a_slot
+        permits_are_free_when_it_was_told
+        the_wait_is_for_as_many_as_are_needed
+        unused_permits_are_free_again
+        used_permits_count_from_when_it_was_told
+        leases_of_one_slot_are_settled_apart
+        forced_permits_count_beyond_the_limit
+        the_limit_is_the_one_asked_with
+        asking_takes_nothing
+        many_leasers_share_a_limit
+        a_sliding_second_never_holds_more
+        misuse_of_leases_takes_nothing
+        a_removed_space_leases_and_adds_nothing;
 });
 
 /// A space nobody else uses.
