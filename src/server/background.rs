@@ -14,6 +14,9 @@ use super::{
 /// How long the last uses of keys may take to be kept.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long the last usage may take to be flushed.
+const METERS_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Starts the thread; it ends when `stopped` resolves.
 pub(super) fn start(
     holder: usize,
@@ -37,6 +40,12 @@ pub(super) fn start(
         let work = tenants.clone();
         tokio::spawn(async move { work.maintain().await });
         let _ = stopped.await;
+        if timeout(METERS_TIMEOUT, tenants.flush_last_meters())
+            .await
+            .is_err()
+        {
+            tracing::warn!("last usage not flushed in time");
+        }
         match timeout(FLUSH_TIMEOUT, tenants.flush_uses()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "last uses of api keys not kept"),
