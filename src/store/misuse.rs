@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::{Error, Lease, Result, Table, Tally};
+use super::{Error, Lease, Result, Tally};
 
 /// Counts of one tally, at most.
 const MAX_COUNTS: usize = 256;
@@ -45,13 +45,8 @@ pub(super) fn tally(tally: &Tally) -> Result<()> {
             return misuse("a tally remembered for no time; at least 1 ms".into());
         }
     }
-    for key in &tally.absent {
-        if key.table == Table::Entry {
-            return misuse("an entry bars no tally; any other record can".into());
-        }
-        if key.path.is_empty() {
-            return misuse("a key without a path".into());
-        }
+    if tally.absent.iter().any(|key| key.path.is_empty()) {
+        return misuse("a key without a path".into());
     }
     let counts: usize = tally.adds.iter().map(|add| add.counts.len()).sum();
     // A row without counts is a key of the script all the same.
@@ -110,6 +105,9 @@ pub(super) fn lease(lease: &Lease) -> Result<()> {
             "{} permits at least, and only {} wanted",
             lease.least, lease.want
         ));
+    }
+    if lease.share == 0 {
+        return misuse("a share of 0; 1 gives all".into());
     }
     if lease.hold_ms > lease.span_ms / 10 {
         return misuse(format!(

@@ -142,6 +142,11 @@ pub(super) fn unavailable(words: impl Into<String>) -> Error {
     Error::Unavailable(words.into())
 }
 
+/// What is answered to a count in a space that is gone.
+pub(super) fn removed() -> Error {
+    Error::Misuse("the space was removed".into())
+}
+
 /// [`Error::Corrupt`] with these words.
 pub(super) fn corrupt(words: impl Into<String>) -> Error {
     Error::Corrupt(words.into())

@@ -1,6 +1,6 @@
 -- Leases permits of a window.
 --
--- KEYS: 1 the window (HASH). ARGV: 1 what is asked; layouts are those of wire.rs.
+-- KEYS: 1 the state, 2 the window (HASH). ARGV: 1 what is asked; layouts are those of wire.rs.
 --
 -- Permits count in slots, each in the one that it was used in or will be at the
 -- latest; a slot counts until the span after its end. Beside the slots, by their
@@ -12,7 +12,8 @@
 local call = redis.call
 local limit, span, width, want, least, share, hold, forced, settles, settled, used, unused =
   struct.unpack('>I7I5I4I7I7I7I5I7BI6I7I7', ARGV[1])
-local window = KEYS[1]
+local state, window = call('GET', KEYS[1]), KEYS[2]
+if state and string.byte(state, 2) == 1 then return 'G' end
 -- Lua's numbers are exact up to here.
 local MOST = 2 ^ 53
 -- Slots that one command looks at.
@@ -101,7 +102,7 @@ count(present, math.min(forced, MOST - total))
 local free = limit - total
 local granted, retry = 0, 0
 if free >= least then
-  granted = math.min(want, math.max(least, math.floor(free / share)))
+  granted = math.min(want, free, least + math.floor(free / share))
   count(leased, granted)
 end
 if granted == 0 and least <= limit then

@@ -16,15 +16,17 @@ const EXACT: u64 = 1 << 53;
 impl Redis {
     /// See [`crate::store::Store::lease`].
     pub(super) async fn lend(&self, space: &Space, lease: &Lease) -> Result<Leased> {
-        let all = vec![keys::window(space, &lease.window)];
+        let all = vec![keys::state(space), keys::window(space, &lease.window)];
         let answer = self
             .pool
             .script(&self.shared.scripts.lease, all, [argument(lease)])
             .await
             .map_err(Fault::of_commit)?;
-        reply::bulk(answer)
-            .and_then(|answer| read(&answer))
-            .ok_or_else(|| fault::corrupt("the lease script's answer is unreadable"))
+        let answer = reply::bulk(answer).unwrap_or_default();
+        if &answer[..] == b"G" {
+            return Err(fault::removed());
+        }
+        read(&answer).ok_or_else(|| fault::corrupt("the lease script's answer is unreadable"))
     }
 }
 

@@ -1,7 +1,7 @@
 -- Adds amounts to rows of counters, all or none.
 --
--- KEYS: the stamp of the source and the name of what is told of, where there
---   are such, then the records that must be absent, then the rows.
+-- KEYS: 1 the state, then the stamp of the source and the name of what is told
+--   of, where there are such, then the records that must be absent, then the rows.
 -- ARGV: 1 what is there and how much, 2 the stamp's sequence, then for each row
 --   how long it is kept and how many counts it has, then for each of those its
 --   name and its amount and limit. Layouts are those of wire.rs.
@@ -30,11 +30,19 @@ local function above(high, low, other_high, other_low)
   return high > other_high or (high == other_high and low > other_low)
 end
 
-local stamped, once, keep_once, barring, rows = unpack_bytes('>BBI6I2I2', ARGV[1])
-local at = stamped + once
+local viewed, generation, stamped, once, keep_once, barring, rows =
+  unpack_bytes('>BI6BBI6I2I2', ARGV[1])
+local state = call('GET', KEYS[1])
+local removed, current = 0, 0
+if state then removed, current = unpack_bytes('>BxxxxxxI6', state, 2) end
+if removed == 1 then return 'G' end
+-- Where entries may bar: they live in a generation.
+if viewed == 1 and generation ~= current then return 'S' .. pack('>I6', current) end
+
+local at = 1 + stamped + once
 if stamped == 1 then
   local high, low = halves(ARGV[2])
-  local last_high, last_low = halves(call('GET', KEYS[1]))
+  local last_high, last_low = halves(call('GET', KEYS[2]))
   if not above(high, low, last_high, last_low) then return 'D' end
 end
 if once == 1 and call('EXISTS', KEYS[at]) == 1 then return 'D' end
@@ -101,11 +109,13 @@ for row = 1, rows do
 end
 
 -- Write.
-if stamped == 1 then call('SET', KEYS[1], ARGV[2], 'PX', 172800000) end
-if once == 1 then call('SET', KEYS[stamped + 1], '', 'PX', keep_once) end
+if stamped == 1 then call('SET', KEYS[2], ARGV[2], 'PX', 172800000) end
+if once == 1 then call('SET', KEYS[2 + stamped], '', 'PX', keep_once) end
 for row = 1, rows do
-  local key = KEYS[at + row]
-  if #fields[row] > 0 then call('HSET', key, unpack(fields[row])) end
-  if kept[row] > 0 then call('PEXPIRE', key, kept[row]) else call('PERSIST', key) end
+  if #fields[row] > 0 then
+    local key = KEYS[at + row]
+    call('HSET', key, unpack(fields[row]))
+    if kept[row] > 0 then call('PEXPIRE', key, kept[row]) else call('PERSIST', key) end
+  end
 end
 return 'A' .. table.concat(totals)

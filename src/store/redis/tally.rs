@@ -22,25 +22,35 @@ const HALF: u64 = 1_000_000_000;
 impl Redis {
     /// See [`crate::store::Store::tally`].
     pub(super) async fn add(&self, space: &Space, tally: &Tally) -> Result<Tallied> {
-        let (all, args) = arguments(space, tally);
-        let answer = self
-            .pool
-            .script(&self.shared.scripts.tally, all, args)
-            .await
-            .map_err(Fault::of_commit)?;
-        let answer = reply::bulk(answer).ok_or_else(unreadable)?;
-        read(&answer, tally)
+        // The first is tried, and the answer tells the right one.
+        let mut generation = 0;
+        loop {
+            let (all, args) = arguments(space, tally, generation);
+            let answer = self
+                .pool
+                .script(&self.shared.scripts.tally, all, args)
+                .await
+                .map_err(Fault::of_commit)?;
+            let answer = reply::bulk(answer).ok_or_else(unreadable)?;
+            match read(&answer, tally)? {
+                Answer::Tallied(tallied) => return Ok(tallied),
+                Answer::Generation(current) => generation = current,
+            }
+        }
     }
 
     /// See [`crate::store::Store::rows`].
     pub(super) async fn counters(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>> {
         let chunks: Vec<Vec<Bytes>> = names
             .chunks(ROWS)
-            .map(|chunk| chunk.iter().map(|name| keys::row(space, name)).collect())
+            .map(|chunk| {
+                let rows = chunk.iter().map(|name| keys::row(space, name));
+                std::iter::once(keys::state(space)).chain(rows).collect()
+            })
             .collect();
         let pieces: Vec<Vec<Row>> = stream::iter(chunks)
             .map(|all| async move {
-                let asked = all.len();
+                let asked = all.len() - 1;
                 let answer = self.pool.script(&self.shared.scripts.rows, all, []).await;
                 let rows = reply::array(answer.map_err(Fault::of_read)?)?;
                 if rows.len() != asked {
@@ -55,10 +65,14 @@ impl Redis {
     }
 }
 
-/// The keys and arguments of tally.lua.
-fn arguments(space: &Space, tally: &Tally) -> (Vec<Bytes>, Vec<Bytes>) {
-    let mut all = Vec::with_capacity(2 + tally.absent.len() + tally.adds.len());
-    let mut first = BytesMut::with_capacity(12);
+/// The keys and arguments of tally.lua, where entries live in this generation.
+fn arguments(space: &Space, tally: &Tally, generation: u64) -> (Vec<Bytes>, Vec<Bytes>) {
+    let mut all = Vec::with_capacity(3 + tally.absent.len() + tally.adds.len());
+    all.push(keys::state(space));
+    let mut first = BytesMut::with_capacity(19);
+    let mut absent = tally.absent.iter();
+    first.put_u8(absent.any(|key| key.table.generational()).into());
+    first.put_uint(generation, 6);
     first.put_u8(tally.stamp.is_some().into());
     first.put_u8(tally.once.is_some().into());
     let kept = tally.once.as_ref().map_or(0, |once| once.keep_ms);
@@ -74,7 +88,8 @@ fn arguments(space: &Space, tally: &Tally) -> (Vec<Bytes>, Vec<Bytes>) {
             .map(|stamp| keys::stamp(space, &stamp.source)),
     );
     all.extend(tally.once.iter().map(|once| keys::once(space, &once.name)));
-    all.extend(tally.absent.iter().map(|key| keys::record(space, 0, key)));
+    let absent = tally.absent.iter();
+    all.extend(absent.map(|key| keys::record(space, generation, key)));
     for add in &tally.adds {
         all.push(keys::row(space, &add.row));
         let mut row = BytesMut::with_capacity(8);
@@ -115,8 +130,15 @@ fn unreadable() -> Error {
     fault::corrupt("the tally script's answer is unreadable")
 }
 
-/// Reads what tally.lua answered.
-fn read(mut answer: &[u8], tally: &Tally) -> Result<Tallied> {
+/// What tally.lua answered.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Tallied(Tallied),
+    /// Nothing was decided: entries live in this generation.
+    Generation(u64),
+}
+
+fn read(mut answer: &[u8], tally: &Tally) -> Result<Answer> {
     if answer.is_empty() {
         return Err(unreadable());
     }
@@ -125,13 +147,16 @@ fn read(mut answer: &[u8], tally: &Tally) -> Result<Tallied> {
     let need = match tag {
         b'A' => counts * HALVES_BYTES,
         b'B' => 2,
+        b'S' => 6,
         b'E' => 4 + HALVES_BYTES,
         _ => 0,
     };
     if answer.len() != need {
         return Err(unreadable());
     }
-    Ok(match tag {
+    Ok(Answer::Tallied(match tag {
+        b'S' => return Ok(Answer::Generation(answer.get_uint(6))),
+        b'G' => return Err(fault::removed()),
         b'A' => Tallied::Added(
             tally
                 .adds
@@ -158,7 +183,7 @@ fn read(mut answer: &[u8], tally: &Tally) -> Result<Tallied> {
             }
         }
         _ => return Err(unreadable()),
-    })
+    }))
 }
 
 /// A row from the names and counters that HGETALL told.
@@ -210,13 +235,24 @@ mod tests {
             ..Tally::default()
         };
         let elsewhere = b"E\0\x05\0\0\0\0\0\0\0\0\0\0\0";
-        for bad in [&b""[..], b"A", b"A12345678", b"B1", b"E12", b"?", elsewhere] {
+        for bad in [
+            &b""[..],
+            b"A",
+            b"A12345678",
+            b"B1",
+            b"S1",
+            b"E12",
+            b"?",
+            elsewhere,
+        ] {
             assert!(matches!(read(bad, &tally), Err(Error::Corrupt(_))));
         }
-        assert_eq!(read(b"D", &tally).unwrap(), Tallied::Duplicate);
+        let tallied = |answer| read(answer, &tally).unwrap();
+        assert_eq!(tallied(b"D"), Answer::Tallied(Tallied::Duplicate));
         assert_eq!(
-            read(b"A\0\0\0\0\x01\0\0\0\x02", &tally).unwrap(),
-            Tallied::Added(vec![vec![HALF + 2]])
+            tallied(b"A\0\0\0\0\x01\0\0\0\x02"),
+            Answer::Tallied(Tallied::Added(vec![vec![HALF + 2]]))
         );
+        assert_eq!(tallied(b"S\0\0\0\0\0\x03"), Answer::Generation(3));
     }
 }

@@ -239,16 +239,16 @@ async fn a_window_leaves_slot_by_slot_and_then_as_a_whole() {
     // As if slots of long ago and of now had been written: 700 s ago to now.
     let now_ms = store.now_ms();
     let present = now_ms / 100;
-    let slots: Vec<String> = (0..=600)
+    let slots: Vec<String> = (0..600)
         .flat_map(|back| [(present - 6_000 + back * 10).to_string(), "2".into()])
         .collect();
     let slots = ["hset", &key]
         .into_iter()
         .chain(slots.iter().map(|text| &**text));
     server.cli(&slots.collect::<Vec<&str>>());
-    let (first, last) = ((present - 6_000).to_string(), present.to_string());
+    let (first, last) = ((present - 6_000).to_string(), (present - 10).to_string());
     let fields = [
-        "hset", &key, "t", "1202", "f", &first, "l", &last, "w", "100",
+        "hset", &key, "t", "1200", "f", &first, "l", &last, "w", "100",
     ];
     server.cli(&fields);
     let leased = store.lease(&space, window(10_000, 0)).await.unwrap();
