@@ -12,6 +12,7 @@ mod fault;
 mod history;
 mod layout;
 mod ledger;
+mod metering;
 mod opening;
 mod shelter;
 mod snapshot;
@@ -233,8 +234,9 @@ impl Store for Embedded {
             .await
     }
 
-    async fn meters(&self, _: &Space, _: Unit) -> Result<Meters> {
-        Err(Error::Misuse("meters: not built yet".into()))
+    async fn meters(&self, space: &Space, unit: Unit) -> Result<Meters> {
+        self.look(|snapshot, now_ms| snapshot.meters(space, unit, now_ms))
+            .await
     }
 
     async fn tally(&self, space: &Space, tally: Tally) -> Result<Tallied> {

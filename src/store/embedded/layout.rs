@@ -19,6 +19,8 @@ pub(super) const SPACES: Bytewise<&'static [u8]> = TableDefinition::new("spaces"
 pub(super) const BUCKETS: Bytewise<(u64, u64)> = TableDefinition::new("buckets");
 /// `space | end | suffix`: what to delete when its time is over.
 pub(super) const EXPIRIES: Bytewise<()> = TableDefinition::new("expiries");
+/// `space | unit | place` -> the opening at this place of the unit's ring.
+pub(super) const OPENINGS: Bytewise<&'static [u8]> = TableDefinition::new("openings");
 /// Facts of the file, by name.
 pub(super) const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
 
@@ -129,6 +131,11 @@ pub(super) fn bucket(prefix: &[u8], generation: u64, end: u64) -> Vec<u8> {
     let mut key = join(prefix, &generation.to_be_bytes());
     key.extend_from_slice(&end.to_be_bytes());
     key
+}
+
+/// When the bucket of this key ends.
+pub(super) fn bucket_end(key: &[u8]) -> u64 {
+    key.last_chunk().map_or(0, |end| u64::from_be_bytes(*end))
 }
 
 /// An expiry's key.

@@ -11,10 +11,11 @@ use std::collections::HashMap;
 use redb::{ReadableTable, Table as Rows, WriteTransaction};
 
 use super::{
-    super::{Applied, Batch, Commit, Key, Space, charge},
+    super::{Applied, Batch, Commit, Key, Metered, Reading, Space, charge},
     decision::{self, After, Change, Decision, Known},
     fault::{Fault, Result},
-    layout::{self, BUCKETS, EXPIRIES, Head, META, RECORDS, SPACES},
+    layout::{self, BUCKETS, EXPIRIES, Head, META, OPENINGS, RECORDS, SPACES},
+    metering,
     state::State,
 };
 
@@ -26,6 +27,7 @@ pub(super) struct Ledger<'t> {
     spaces: Bytewise<'t, &'static [u8]>,
     buckets: Bytewise<'t, (u64, u64)>,
     expiries: Bytewise<'t, ()>,
+    openings: Bytewise<'t, &'static [u8]>,
     meta: Rows<'t, &'static str, u64>,
     /// The spaces touched so far, as they are now.
     states: HashMap<Space, State>,
@@ -43,6 +45,7 @@ impl<'t> Ledger<'t> {
             spaces: transaction.open_table(SPACES)?,
             buckets: transaction.open_table(BUCKETS)?,
             expiries: transaction.open_table(EXPIRIES)?,
+            openings: transaction.open_table(OPENINGS)?,
             meta: transaction.open_table(META)?,
             states: HashMap::new(),
             run,
@@ -81,7 +84,7 @@ impl<'t> Ledger<'t> {
             self.states.insert(space.clone(), state);
         }
         self.begin_run(&mut state);
-        let plan =
+        let mut plan =
             match decision::decide(state, batch, now_ms, |suffix| self.known(&prefix, suffix))? {
                 Decision::Apply(plan) => plan,
                 Decision::Refuse(refusal) => return Ok((Commit::Refused(refusal), Vec::new())),
@@ -89,6 +92,7 @@ impl<'t> Ledger<'t> {
         for change in &plan.changes {
             self.apply(&prefix, &state, change)?;
         }
+        self.meter(&prefix, &mut plan.state, batch, state.bytes, now_ms)?;
         self.states.insert(space.clone(), plan.state);
         let applied = Applied {
             view: plan.state.view(),
@@ -96,6 +100,26 @@ impl<'t> Ledger<'t> {
             usage: plan.usage,
         };
         Ok((Commit::Applied(applied), plan.announced))
+    }
+
+    /// Moves the meters with a batch, before which so many bytes were held.
+    fn meter(
+        &mut self,
+        prefix: &[u8],
+        state: &mut State,
+        batch: &Batch,
+        held_bytes: u64,
+        now_ms: u64,
+    ) -> Result<()> {
+        if state.gone_ms > 0 {
+            state.reading = Reading::default();
+        } else if state.bytes != held_bytes || batch.metered != Metered::default() {
+            record_move(&mut self.openings, prefix, state, held_bytes, now_ms)?;
+            let Metered { operations, bytes } = batch.metered;
+            state.reading.operations = state.reading.operations.saturating_add(operations);
+            state.reading.bytes = state.reading.bytes.saturating_add(bytes);
+        }
+        Ok(())
     }
 
     fn state(&self, space: &Space) -> Result<State> {
@@ -116,18 +140,17 @@ impl<'t> Ledger<'t> {
             .buckets
             .extract_from_if(from.as_slice()..to.as_slice(), |_, _| true)?
         {
-            let (entries, bytes) = row?.1.value();
+            let (key, counted) = row?;
+            let (entries, bytes) = counted.value();
+            let ended_ms = layout::bucket_end(key.value());
+            record_move(&mut self.openings, prefix, state, state.bytes, ended_ms)?;
             state.entries = state.entries.saturating_sub(entries);
             state.bytes = state.bytes.saturating_sub(bytes);
         }
         state.watermark = now_ms - 1;
         let end = layout::bucket(prefix, state.generation, u64::MAX);
         state.due = match self.buckets.range(to.as_slice()..end.as_slice())?.next() {
-            Some(row) => row?
-                .0
-                .value()
-                .last_chunk()
-                .map_or(0, |end| u64::from_be_bytes(*end)),
+            Some(row) => layout::bucket_end(row?.0.value()),
             None => 0,
         };
         Ok(true)
@@ -242,6 +265,23 @@ impl<'t> Ledger<'t> {
 
 /// More versions of a space than a crash can have lost, which are a second's.
 const LOST_VERSIONS: u64 = 1 << 20;
+
+/// Moves the meters of a space on to a moment before which so many bytes were held.
+fn record_move(
+    openings: &mut Bytewise<'_, &'static [u8]>,
+    prefix: &[u8],
+    state: &mut State,
+    held_bytes: u64,
+    at_ms: u64,
+) -> Result<()> {
+    for (unit, opening) in state.advance(held_bytes, at_ms) {
+        openings.insert(
+            metering::place(prefix, unit, opening.start_ms).as_slice(),
+            metering::encode_opening(&opening).as_slice(),
+        )?;
+    }
+    Ok(())
+}
 
 /// A space's state; that of a space never written where there is none.
 pub(super) fn read_state(

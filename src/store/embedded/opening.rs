@@ -15,8 +15,8 @@ use super::{
     super::Error,
     fault::{Fault, Result, contained},
     layout::{
-        BUCKETS, EXPIRIES, FORMAT, META, META_CLOCK, META_COMMIT, META_FORMAT, META_RUN, RECORDS,
-        SPACES,
+        BUCKETS, EXPIRIES, FORMAT, META, META_CLOCK, META_COMMIT, META_FORMAT, META_RUN, OPENINGS,
+        RECORDS, SPACES,
     },
     ledger::Ledger,
     shelter::Shelter,
@@ -169,6 +169,7 @@ fn begin(database: Database) -> Result<Opened> {
     reading.open_table(SPACES)?;
     reading.open_table(BUCKETS)?;
     reading.open_table(EXPIRIES)?;
+    reading.open_table(OPENINGS)?;
     Ok(Opened {
         database,
         run,

@@ -1,17 +1,21 @@
 //! One moment of the store, to read from. It does not know how it came about,
 //! and cannot write.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use super::{
     super::{
-        Audit, Cursor, Key, Listed, Page, Query, Read, Record, Row, Space, Table, Usage, charge,
+        Audit, Cursor, Key, Listed, Meters, Page, Query, Read, Record, Row, Space, Table, Unit,
+        Usage, charge,
     },
     counts::Counts,
     fault::{Fault, Result},
-    layout::{self, BUCKETS, EXPIRIES, Kind, RECORDS, SPACES},
+    layout::{self, BUCKETS, EXPIRIES, Kind, OPENINGS, RECORDS, SPACES},
     ledger::{read_state, split},
+    metering,
     state::State,
 };
 
@@ -27,6 +31,7 @@ pub(super) struct Snapshot {
     spaces: ReadOnlyTable<&'static [u8], &'static [u8]>,
     buckets: ReadOnlyTable<&'static [u8], (u64, u64)>,
     expiries: ReadOnlyTable<&'static [u8], ()>,
+    openings: ReadOnlyTable<&'static [u8], &'static [u8]>,
 }
 
 impl Snapshot {
@@ -38,6 +43,7 @@ impl Snapshot {
             spaces: transaction.open_table(SPACES)?,
             buckets: transaction.open_table(BUCKETS)?,
             expiries: transaction.open_table(EXPIRIES)?,
+            openings: transaction.open_table(OPENINGS)?,
         })
     }
 
@@ -177,6 +183,52 @@ impl Snapshot {
             usage.bytes = usage.bytes.saturating_sub(bytes);
         }
         Ok(usage)
+    }
+
+    /// The meters, as if the buckets that are due had been reaped.
+    pub(super) fn meters(&self, space: &Space, unit: Unit, now_ms: u64) -> Result<Meters> {
+        let mut state = read_state(&self.spaces, space)?;
+        let mut meters = Meters {
+            now_ms: now_ms.max(state.reading.at_ms),
+            ..Meters::default()
+        };
+        if state.gone_ms > 0 {
+            return Ok(meters);
+        }
+        let prefix = layout::prefix(space);
+        let mut openings = BTreeMap::new();
+        let first = metering::ring(&prefix, unit);
+        let end = layout::beyond(&first);
+        for row in self.openings.range(first.as_slice()..end.as_slice())? {
+            let opening = metering::decode_opening(row?.1.value())
+                .ok_or_else(|| Fault::Damaged("an opening of meters".into()))?;
+            openings.insert(opening.start_ms, opening);
+        }
+        if state.due > 0 && state.due < now_ms {
+            let from = layout::bucket(&prefix, state.generation, 0);
+            let to = layout::bucket(&prefix, state.generation, now_ms);
+            for row in self.buckets.range(from.as_slice()..to.as_slice())? {
+                let (key, counted) = row?;
+                let opened = state.advance(state.bytes, layout::bucket_end(key.value()));
+                openings.extend(
+                    opened
+                        .filter(|(of, _)| *of == unit)
+                        .map(|(_, opening)| (opening.start_ms, opening)),
+                );
+                state.bytes = state.bytes.saturating_sub(counted.value().1);
+            }
+        }
+        if state.reading.at_ms == 0 && state.bytes > 0 {
+            // They were held before there were meters.
+            state.reading.at_ms = now_ms;
+        }
+        meters.last = state.reading;
+        meters.held_bytes = state.bytes;
+        meters.openings = openings
+            .into_values()
+            .filter(|opening| metering::kept(unit, opening.start_ms, now_ms))
+            .collect();
+        Ok(meters)
     }
 
     /// Rows of counters, by name.

@@ -13,6 +13,7 @@ mod feed;
 mod lease;
 mod limits;
 mod listing;
+mod meters;
 mod reclaim;
 mod steps;
 mod tally;
@@ -151,6 +152,17 @@ crate::store::on_every_backend!(cases, {
         a_sliding_second_never_holds_more
         misuse_of_leases_takes_nothing
         a_removed_space_leases_and_adds_nothing;
+    meters:
+        a_space_never_written_has_none
+        a_batch_moves_the_meters_if_it_is_applied
+        bytes_held_add_up_over_time
+        tenants_are_held_and_control_records_are_not
+        a_record_is_held_to_the_end_of_its_bucket
+        a_flush_ends_what_is_held_and_no_meter
+        what_is_reclaimed_is_held_no_more
+        meters_end_with_their_space
+        the_first_move_of_a_unit_opens_it
+        no_metered_operation_is_lost_among_many;
 });
 
 /// A space nobody else uses.

@@ -11,8 +11,11 @@ use super::{
         layout::{self, Head},
         state::State,
     },
-    Ledger, known,
+    Ledger, known, record_move,
 };
+
+/// Openings that go with a forgotten space in one step.
+const FORGOTTEN: usize = 512;
 
 impl Ledger<'_> {
     /// Removes what is unreachable; see [`Reclaim`].
@@ -54,6 +57,7 @@ impl Ledger<'_> {
 
         let mut reclaimed = Reclaimed::default();
         let last = found.last().map(|(suffix, _)| suffix.clone());
+        let held_bytes = state.bytes;
         for (suffix, known) in found {
             if matches!(what, Reclaim::Below { version, .. } if known.head.version > *version) {
                 continue;
@@ -63,6 +67,7 @@ impl Ledger<'_> {
                 reclaimed.bytes += bytes;
             }
         }
+        self.moved(&prefix, &mut state, held_bytes, now_ms)?;
         let mut swept = !more;
         if !more && let Reclaim::Orphans { below } = what {
             let generations = if gone {
@@ -70,7 +75,8 @@ impl Ledger<'_> {
             } else {
                 state.generation.min(*below)
             };
-            swept = self.forget_buckets(&prefix, generations, limit)?;
+            swept = self.forget_buckets(&prefix, generations, limit)?
+                && (!gone || self.forget_openings(&prefix, limit)?);
             if swept && generations >= state.generation {
                 state.orphaned = 0;
             }
@@ -105,6 +111,7 @@ impl Ledger<'_> {
             due.push(key);
         }
         let swept = due.len();
+        let held_bytes = state.bytes;
         for key in due {
             let suffix = key.get(prefix.len() + 8..).unwrap_or_default();
             let stored = self.records.get(layout::join(&prefix, suffix).as_slice())?;
@@ -114,6 +121,7 @@ impl Ledger<'_> {
             }
             self.expiries.remove(key.as_slice())?;
         }
+        self.moved(&prefix, &mut state, held_bytes, now_ms)?;
         self.states.insert(space.clone(), state);
         Ok(swept)
     }
@@ -123,7 +131,10 @@ impl Ledger<'_> {
         let prefix = layout::prefix(space);
         let state = self.state(space)?;
         let rest = self.page(&prefix, &prefix, &layout::beyond(&prefix), 1)?.0;
-        if state.forgettable(now_ms) && rest.is_empty() {
+        if state.forgettable(now_ms)
+            && rest.is_empty()
+            && self.forget_openings(&prefix, FORGOTTEN)?
+        {
             self.states.remove(space);
             self.spaces.remove(space.name().as_bytes())?;
         }
@@ -186,6 +197,33 @@ impl Ledger<'_> {
             state.bytes = state.bytes.saturating_sub(cost);
         }
         Ok((end_ms == 0 || end_ms >= now_ms).then_some(cost))
+    }
+
+    /// Moves the meters, if what is held has changed.
+    fn moved(
+        &mut self,
+        prefix: &[u8],
+        state: &mut State,
+        held_bytes: u64,
+        now_ms: u64,
+    ) -> Result<()> {
+        if state.bytes == held_bytes {
+            return Ok(());
+        }
+        record_move(&mut self.openings, prefix, state, held_bytes, now_ms)
+    }
+
+    /// Forgets the openings of a space. Tells whether all are gone.
+    fn forget_openings(&mut self, prefix: &[u8], limit: usize) -> Result<bool> {
+        let to = layout::beyond(prefix);
+        let rows = self.openings.range(prefix..to.as_slice())?.take(limit + 1);
+        let keys = rows
+            .map(|row| Ok(row?.0.value().to_vec()))
+            .collect::<Result<Vec<_>>>()?;
+        for key in keys.iter().take(limit) {
+            self.openings.remove(key.as_slice())?;
+        }
+        Ok(keys.len() <= limit)
     }
 
     /// Forgets buckets of past generations. Tells whether all are gone.
