@@ -9,6 +9,7 @@ pub mod billing;
 mod caller;
 mod creation;
 mod directory;
+pub mod event;
 mod flush;
 pub mod id;
 mod issuance;
@@ -31,6 +32,7 @@ pub mod record;
 mod rotation;
 mod rows;
 mod tenancy;
+pub mod usage;
 
 use std::{fmt, sync::Arc};
 
@@ -41,6 +43,7 @@ pub use account::{Account, Accounts};
 pub use caller::{Caller, Grant, Permission, Scope, Scopes};
 pub use creation::{Created, NewTenant};
 pub use directory::{Directory, FRESH};
+pub use event::Event;
 pub use issuance::{ApiKeys, Issued, NewApiKey};
 pub use lifecycle::Update;
 pub use listing::{Filter, Listed};
@@ -54,6 +57,7 @@ pub use profile::Profile;
 pub use purge::PurgeReport;
 pub use record::{ApiKey, Owner, State, Suspension, SuspensionMode, Tenant};
 pub use tenancy::{Access, Tenancy, Terms};
+pub use usage::Usage;
 
 use crate::{
     config,

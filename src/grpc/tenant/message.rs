@@ -74,11 +74,6 @@ fn quotas_message(quotas: Quotas) -> v1::Quotas {
         limit: quota.limit,
         window: quota.window_ms.map(duration),
     };
-    let mode = |mode| match mode {
-        Mode::Enforce => v1::QuotaMode::Enforce,
-        Mode::Warn => v1::QuotaMode::Warn,
-        Mode::Shadow => v1::QuotaMode::Shadow,
-    };
     v1::Quotas {
         memory_bytes: quotas.memory_bytes,
         cache_entries: quotas.cache_entries,
@@ -94,8 +89,16 @@ fn quotas_message(quotas: Quotas) -> v1::Quotas {
         modes: quotas
             .modes
             .into_iter()
-            .map(|(metric, set)| (metric, mode(set).into()))
+            .map(|(metric, set)| (metric, quota_mode(set).into()))
             .collect(),
+    }
+}
+
+pub(super) fn quota_mode(mode: Mode) -> v1::QuotaMode {
+    match mode {
+        Mode::Enforce => v1::QuotaMode::Enforce,
+        Mode::Warn => v1::QuotaMode::Warn,
+        Mode::Shadow => v1::QuotaMode::Shadow,
     }
 }
 
