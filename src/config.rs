@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 mod load;
+mod plan;
 mod price;
 mod problem;
 mod schema;
@@ -22,6 +23,10 @@ mod validate;
 mod when_down;
 
 pub use load::{Loaded, Setting, load};
+pub use plan::{
+    CUSTOM_METRICS, CustomQuota, MAX_WINDOW, METRICS, MIN_WINDOW, Plan, QuotaMode, Quotas,
+    is_custom_metric,
+};
 pub use price::{Billing, BytesPrice, HoursPrice, MAX_PRICE_MICROS, Price, Prices};
 pub use problem::{Origin, Problem, Problems};
 pub use schema::DEFAULTS;
@@ -254,59 +259,6 @@ pub struct Tenant {
     pub when_store_is_down: WhenStoreIsDown,
     /// The plans by name.
     pub plans: BTreeMap<String, Plan>,
-}
-
-/// A plan.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// The limits of a tenant on it.
-    pub quotas: Quotas,
-    /// How long entries live that are set without a time; `None` means for ever.
-    #[serde(deserialize_with = "unit::optional_duration")]
-    pub default_ttl: Option<Duration>,
-    /// What it costs; nothing where that is not said.
-    #[serde(default)]
-    pub prices: Prices,
-}
-
-/// A plan's limits; -1 means unlimited.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Quotas {
-    /// Bytes of cache entries.
-    #[serde(deserialize_with = "unit::size_limit")]
-    pub memory_bytes: i64,
-    /// Cache entries.
-    #[serde(deserialize_with = "unit::limit")]
-    pub cache_entries: i64,
-    /// Bytes of sessions.
-    #[serde(deserialize_with = "unit::size_limit")]
-    pub storage_bytes: i64,
-    /// Calls in any minute.
-    #[serde(deserialize_with = "unit::limit")]
-    pub operations_per_minute: i64,
-    /// Bytes in and out in a billing period.
-    #[serde(deserialize_with = "unit::size_limit")]
-    pub data_transfer_bytes: i64,
-    /// Sessions alive.
-    #[serde(deserialize_with = "unit::limit")]
-    pub active_sessions: i64,
-    /// The platform's own metrics, by name.
-    #[serde(default)]
-    pub custom: BTreeMap<String, CustomQuota>,
-}
-
-/// A plan's limit on a metric of the platform's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CustomQuota {
-    /// The limit; -1 means unlimited.
-    #[serde(deserialize_with = "unit::limit")]
-    pub limit: i64,
-    /// The window it counts in; `None` means a level.
-    #[serde(default, deserialize_with = "unit::optional_duration")]
-    pub window: Option<Duration>,
 }
 
 /// Cache entries.

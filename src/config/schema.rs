@@ -20,7 +20,7 @@ const MODEL: &str = "free";
 /// Sections of a plan in which an operator chooses the keys, metrics of the
 /// platform's own, and what can be set of each, with what is put in the place of a
 /// value that does not fit.
-const NAMED: [(&str, &[(&str, ValueKind)]); 2] = [
+const NAMED: [(&str, &[(&str, ValueKind)]); 3] = [
     (
         "quotas.custom",
         &[("limit", ValueKind::I64(-1)), ("window", ValueKind::Nil)],
@@ -33,6 +33,8 @@ const NAMED: [(&str, &[(&str, ValueKind)]); 2] = [
             ("included", ValueKind::I64(0)),
         ],
     ),
+    // A metric has one value here, not a section.
+    ("quotas.modes", &[("", ValueKind::Nil)]),
 ];
 /// Settings that are never shown.
 const SECRETS: [&str; 2] = ["auth.admin_key", "redis.url"];
@@ -102,7 +104,10 @@ impl Schema {
     fn section(&self, path: &str) -> bool {
         let section = format!("{}.", model(path));
         let known = match named(path) {
-            Some(named) => named.rest.is_none() && named.name.is_none_or(metric_name),
+            Some(named) => {
+                let leaf = named.setting().is_some();
+                named.rest.is_none() && !leaf && named.name.is_none_or(metric_name)
+            }
             None => self.defaults.keys().any(|key| key.starts_with(&section)),
         };
         known && plan(path).is_none_or(plan_name)
@@ -295,7 +300,8 @@ struct Named<'a> {
 
 impl Named<'_> {
     fn setting(&self) -> Option<&'static (&'static str, ValueKind)> {
-        let rest = self.rest?;
+        let rest = self.rest.unwrap_or_default();
+        self.name?;
         self.settings.iter().find(|(setting, _)| *setting == rest)
     }
 }

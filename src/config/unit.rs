@@ -192,7 +192,7 @@ pub fn read_size(text: &str) -> Option<u64> {
         .filter(|bytes| *bytes < u64::MAX)
 }
 
-/// One of the values, by its name.
+/// One of the values, by its name; nothing is the empty name.
 pub(super) fn choose<'de, D: Deserializer<'de>, T: Copy>(
     value: D,
     values: &[(&'static str, T)],
@@ -203,7 +203,8 @@ pub(super) fn choose<'de, D: Deserializer<'de>, T: Copy>(
         .find(|(name, _)| *name == text)
         .map(|(_, value)| *value)
         .ok_or_else(|| {
-            let names: Vec<_> = values.iter().map(|(name, _)| *name).collect();
+            let names = values.iter().map(|(name, _)| *name);
+            let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
             D::Error::custom(format_args!("{text:?} is not one of: {}", names.join(", ")))
         })
 }

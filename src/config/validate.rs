@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{Backend, Config, Plan, price, unit::write_duration};
+use super::{Backend, Config, plan, price, unit::write_duration};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -219,17 +219,9 @@ fn tenant(config: &Config, note: Note<'_>) {
         Duration::ZERO,
         3650 * DAY,
     );
-    for (name, Plan { default_ttl, .. }) in &tenant.plans {
-        if let Some(ttl) = default_ttl {
-            let path = format!("tenant.plans.{name}.default_ttl");
-            span(
-                note,
-                &path,
-                *ttl,
-                Duration::from_millis(1),
-                config.cache.max_ttl,
-            );
-        }
+    for (name, plan) in &tenant.plans {
+        let at = format!("tenant.plans.{name}");
+        plan::check(&at, plan, config.cache.max_ttl, note);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The quotas in force: a plan's, overlaid with the tenant's own. It does not
 //! know what is used of them.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,28 +47,7 @@ pub struct CustomQuota {
     pub window_ms: Option<u64>,
 }
 
-/// What happens at a limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Refused.
-    #[default]
-    Enforce,
-    /// Let through and told.
-    Warn,
-    /// Let through and only counted.
-    Shadow,
-}
-
-/// The metrics this service itself counts, as the contract names them.
-pub const METRICS: [&str; 6] = [
-    "memory_bytes",
-    "cache_entries",
-    "storage_bytes",
-    "operations_per_minute",
-    "data_transfer_bytes",
-    "active_sessions",
-];
+pub use crate::config::{METRICS, QuotaMode as Mode};
 
 impl Quotas {
     /// The limit of a metric of [`METRICS`], to be read or set; `None` for any
@@ -98,13 +77,17 @@ impl Quotas {
         ]
     }
 
+    /// What happens at the limit of a metric.
+    pub fn mode(&self, metric: &str) -> Mode {
+        self.modes.get(metric).copied().unwrap_or_default()
+    }
+
     /// What the store has to enforce: only metrics whose mode says so.
     pub fn enforced(&self) -> Limits {
         let enforced = |metric: &str, limit: Option<i64>| {
-            let mode = self.modes.get(metric).copied().unwrap_or_default();
             // A negative limit is -1, which means unlimited.
             limit
-                .filter(|_| mode == Mode::Enforce)
+                .filter(|_| self.mode(metric) == Mode::Enforce)
                 .and_then(|limit| u64::try_from(limit).ok())
         };
         Limits {
@@ -127,9 +110,33 @@ pub fn effective(plan: &config::Plan, own: &Quotas) -> Quotas {
             .data_transfer_bytes
             .or(Some(plan.quotas.data_transfer_bytes)),
         active_sessions: own.active_sessions.or(Some(plan.quotas.active_sessions)),
-        custom: own.custom.clone(),
-        modes: own.modes.clone(),
+        custom: over(plan.quotas.custom.iter().map(custom), &own.custom),
+        modes: over(
+            plan.quotas
+                .modes
+                .iter()
+                .map(|(metric, mode)| (metric.clone(), *mode)),
+            &own.modes,
+        ),
     }
+}
+
+fn custom((metric, quota): (&String, &config::CustomQuota)) -> (String, CustomQuota) {
+    let ms = |window: Duration| u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+    let quota = CustomQuota {
+        limit: quota.limit,
+        window_ms: quota.window.map(ms),
+    };
+    (metric.clone(), quota)
+}
+
+/// The plan's, by name, with the tenant's own in the place of those it names too.
+fn over<T: Copy>(
+    plan: impl Iterator<Item = (String, T)>,
+    own: &BTreeMap<String, T>,
+) -> BTreeMap<String, T> {
+    let own = own.iter().map(|(metric, own)| (metric.clone(), *own));
+    plan.chain(own).collect()
 }
 
 /// The plan of this name; where the configuration no longer has it, the default
@@ -158,7 +165,7 @@ mod tests {
                 operations_per_minute: 60,
                 data_transfer_bytes: 1,
                 active_sessions: 2,
-                custom: BTreeMap::new(),
+                ..config::Quotas::default()
             },
             default_ttl: None,
             prices: config::Prices::default(),
@@ -177,6 +184,46 @@ mod tests {
             effective.limits().map(|(_, limit)| limit),
             [Some(5), Some(10), Some(-1), Some(60), Some(1), Some(-1)]
         );
+    }
+
+    #[test]
+    fn a_tenants_own_metric_or_mode_takes_the_place_of_its_plans() {
+        let rate = |limit, window_ms| CustomQuota { limit, window_ms };
+        let mut plan = plan();
+        let hour = Some(Duration::from_secs(3600));
+        for (metric, window) in [("pages", hour), ("seats", None)] {
+            let quota = config::CustomQuota { limit: 5, window };
+            plan.quotas.custom.insert(metric.to_owned(), quota);
+            plan.quotas.modes.insert(metric.to_owned(), Mode::Warn);
+        }
+        let own = Quotas {
+            custom: [
+                ("pages".to_owned(), rate(9, None)),
+                ("mails".to_owned(), rate(-1, Some(1000))),
+            ]
+            .into(),
+            modes: [
+                ("pages".to_owned(), Mode::Enforce),
+                ("mails".to_owned(), Mode::Shadow),
+            ]
+            .into(),
+            ..Quotas::default()
+        };
+        let effective = effective(&plan, &own);
+        let wanted = [
+            ("mails", rate(-1, Some(1000)), Mode::Shadow),
+            ("pages", rate(9, None), Mode::Enforce),
+            ("seats", rate(5, None), Mode::Warn),
+        ];
+        for (metric, quota, mode) in wanted {
+            assert_eq!(effective.custom.get(metric), Some(&quota), "{metric}");
+            assert_eq!(effective.mode(metric), mode, "{metric}");
+        }
+        assert_eq!(effective.custom.len(), wanted.len());
+        assert_eq!(effective.mode("memory_bytes"), Mode::Enforce);
+
+        let none = super::effective(&plan, &Quotas::default());
+        assert_eq!(none.custom.get("pages"), Some(&rate(5, Some(3_600_000))));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a caller sets of a tenant, and the rules for it. It does not know
 //! whether the tenant exists.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -10,14 +10,16 @@ use super::{
     plan::{METRICS, Quotas},
     record::{Owner, Tenant},
 };
-use crate::{config, error::Violations};
+use crate::{
+    config::{self, CUSTOM_METRICS},
+    error::Violations,
+};
 
 const NAME_CHARS: usize = 128;
 const OWNER_CHARS: usize = 256;
 const LABELS: usize = 64;
 const LABEL_VALUE_BYTES: usize = 256;
 const SETTINGS_BYTES: usize = 16 * 1024;
-const CUSTOM_QUOTAS: usize = 32;
 
 /// The fields of a tenant that a caller sets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -145,29 +147,31 @@ fn validate_quotas(at: &str, quotas: &Quotas, violations: &mut Violations) {
             LIMIT,
         );
     }
-    if quotas.custom.len() > CUSTOM_QUOTAS {
+    if quotas.custom.len() > CUSTOM_METRICS {
         let given = quotas.custom.len();
         violations.add(
             format!("{at}quotas.custom"),
-            format!("{given} metrics, at most {CUSTOM_QUOTAS} are allowed"),
+            format!("{given} metrics, at most {CUSTOM_METRICS} are allowed"),
         );
     }
     for (metric, quota) in &quotas.custom {
         let field = format!("{at}quotas.custom.{metric}");
-        if !is_word(metric, b"_") || METRICS.contains(&metric.as_str()) {
+        if !config::is_custom_metric(metric) {
             violations.add(
                 &field,
                 "not a metric's name: 1 to 63 characters, a lower-case letter, then lower-case letters, digits and `_`, and none of the service's own metrics",
             );
         }
         violations.require(quota.limit >= -1, &format!("{field}.limit"), LIMIT);
+        let span =
+            |ms| (config::MIN_WINDOW..=config::MAX_WINDOW).contains(&Duration::from_millis(ms));
         violations.require(
-            quota.window_ms != Some(0),
+            quota.window_ms.is_none_or(span),
             &format!("{field}.window"),
-            "a window is longer than nothing",
+            "a window is 1 s to 31 days; none makes the metric a level",
         );
     }
-    if quotas.modes.len() > CUSTOM_QUOTAS + METRICS.len() {
+    if quotas.modes.len() > CUSTOM_METRICS + METRICS.len() {
         violations.add(
             format!("{at}quotas.modes"),
             "more metrics than there can be",

@@ -6,7 +6,8 @@ mod prices;
 use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
 use riptide_persistence::config::{
-    self, Backend, Config, DEFAULTS, Flag, Loaded, Origin, Problems, Sources,
+    self, Backend, Config, CustomQuota, DEFAULTS, Flag, Loaded, Origin, Problems, QuotaMode,
+    Sources,
 };
 use rstest::rstest;
 use secrecy::ExposeSecret;
@@ -430,6 +431,36 @@ fn a_typo_is_told_with_its_key_and_what_is_allowed(#[case] text: &str, #[case] e
     "is not a whole number"
 )]
 #[case(
+    "tenant.plans.free.quotas.custom.pages.limit",
+    "-2",
+    "or -1 for unlimited"
+)]
+#[case(
+    "tenant.plans.free.quotas.custom.pages.limit",
+    "1 MiB",
+    "is not a whole number"
+)]
+#[case(
+    "tenant.plans.free.quotas.custom.pages.limit",
+    "~",
+    "nothing is not a whole number"
+)]
+#[case(
+    "tenant.plans.free.quotas.custom.pages.window",
+    "1000",
+    "\"1000\" is not a duration with its unit"
+)]
+#[case(
+    "tenant.plans.free.quotas.modes.memory_bytes",
+    "off",
+    "\"off\" is not one of: enforce, warn, shadow"
+)]
+#[case(
+    "tenant.plans.free.quotas.modes.pages",
+    "warn",
+    "is not a metric of this plan, which has: memory_bytes, cache_entries,"
+)]
+#[case(
     "cache.max_value_bytes",
     "1 GiB",
     "1073741824 is out of bounds; allowed is 1024 to 268435456"
@@ -470,6 +501,93 @@ fn a_bad_value_is_told_with_what_is_allowed(
             "flag --flag",
         );
     }
+}
+
+#[test]
+fn a_plan_may_have_metrics_of_the_platforms_own() {
+    let file = "persistence:
+  tenant:
+    plans:
+      free:
+        quotas:
+          custom:
+            pages_rendered: {limit: 500, window: 1h}
+            seats: {limit: -1}
+          modes: {seats: warn, memory_bytes: shadow, cache_entries: enforce, active_sessions: ~}
+";
+    let env = "PERSISTENCE_TENANT__PLANS__FREE__QUOTAS__CUSTOM__SEATS__LIMIT";
+    let loaded = Given::file(file).and_env(env, "7").load().unwrap();
+    let quotas = &loaded.config.tenant.plans["free"].quotas;
+    let custom = |limit, window| CustomQuota { limit, window };
+    assert_eq!(
+        quotas.custom,
+        BTreeMap::from([
+            (
+                "pages_rendered".to_owned(),
+                custom(500, Some(Duration::from_secs(3600)))
+            ),
+            ("seats".to_owned(), custom(7, None)),
+        ])
+    );
+    assert_eq!(
+        quotas.modes,
+        BTreeMap::from([
+            ("active_sessions".to_owned(), QuotaMode::Enforce),
+            ("cache_entries".to_owned(), QuotaMode::Enforce),
+            ("memory_bytes".to_owned(), QuotaMode::Shadow),
+            ("seats".to_owned(), QuotaMode::Warn),
+        ])
+    );
+    let is = |path, value: &str, from: &str| {
+        let path = format!("tenant.plans.free.quotas.{path}");
+        assert_eq!(source(&loaded, &path), (value.to_owned(), from.to_owned()));
+    };
+    is("custom.seats.limit", "7", &format!("env {env}"));
+    is("custom.pages_rendered.window", "1h", "file persistence.yml");
+    assert!(
+        Config::defaults().tenant.plans["free"]
+            .quotas
+            .custom
+            .is_empty()
+    );
+}
+
+#[test]
+fn every_wrong_metric_of_a_plan_is_told_where_it_stands() {
+    let metrics: String = (0..31).map(|n| format!("m{n}: {{limit: 1}}, ")).collect();
+    let file = format!(
+        "persistence:
+  tenant:
+    plans:
+      free:
+        quotas:
+          custom: {{{metrics}Pages: {{limit: 1}}, memory_bytes: {{limit: 1, window: 999ms}}, late: {{limit: 1, window: 32d}}, none: {{window: 1h}}, odd: {{limit: 1, per: 1h}}}}
+"
+    );
+    // A value that is missing or unknown is told before the rest is looked at.
+    let problems = Given::file(&file).problems();
+    let of = |path: &str, problem: &str| {
+        let line =
+            format!("tenant.plans.free.quotas.custom{path} (file persistence.yml): {problem}");
+        assert!(
+            problems.iter().any(|told| told.starts_with(&line)),
+            "{line}: {problems:#?}"
+        );
+    };
+    of(".Pages", "is not a metric's name: ^[a-z]");
+    of(".memory_bytes", "is not a metric's name: ^[a-z]");
+    of(
+        ".memory_bytes.window",
+        "999ms is out of bounds; allowed is 1s to 31d",
+    );
+    of(".late.window", "32d is out of bounds; allowed is 1s to 31d");
+    of(".none.limit", "is missing");
+    of(
+        ".odd.per",
+        "is not a setting; tenant.plans.free.quotas.custom.odd has: limit, window",
+    );
+    of("", "35 metrics; at most 32 are allowed");
+    assert_eq!(problems.len(), 7, "{problems:#?}");
 }
 
 #[test]

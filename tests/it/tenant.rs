@@ -177,7 +177,7 @@ pub fn settings() -> config::Tenant {
             operations_per_minute: 60,
             data_transfer_bytes: -1,
             active_sessions: 5,
-            custom: BTreeMap::new(),
+            ..config::Quotas::default()
         },
         default_ttl: Some(Duration::from_secs(90)),
         prices: config::Prices::default(),
