@@ -14,6 +14,7 @@ mod entry;
 mod flush;
 mod list;
 mod read;
+mod refusal;
 mod rules;
 mod snapshot;
 mod write;

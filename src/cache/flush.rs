@@ -8,14 +8,16 @@
 use std::time::Duration;
 
 use super::{
-    Cache, rules,
+    Cache,
+    refusal::refused,
+    rules,
     rules::At,
     snapshot::{ATTEMPTS, Floors},
-    write::{operation, refused},
+    write::{GROWS, operation},
 };
 use crate::{
     error::{Error, Result, Violations},
-    store::{Batch, Check, Commit, Key, Limits, Mode, Outcome, Refusal, Step, Table, Write},
+    store::{Batch, Check, Commit, Key, Mode, Outcome, Refusal, Step, Table, Write},
     tenant::{
         Tenancy,
         reclaim::{self, JobId, Work},
@@ -69,9 +71,8 @@ impl Cache {
             Ok(keys.iter().map(delete).collect())
         };
         let bytes = keys.iter().map(|key| key.len() as u64).sum();
-        let limits = Limits::default();
         let applied = self
-            .commit(tenancy, namespace, Mode::Each, limits, bytes, delete)
+            .commit(tenancy, namespace, Mode::Each, !GROWS, bytes, delete)
             .await?;
         let existed = |outcome: &&Outcome| matches!(outcome, Outcome::Done { existed: true, .. });
         Ok(Flushed {
@@ -98,7 +99,7 @@ impl Cache {
             let floor = match marked {
                 Some(floor) => floor,
                 None if room => self.mark(tenancy, namespace).await?,
-                None => return Err(too_many_floors(floors.floors.len())),
+                None => return Err(too_many_floors(tenancy, floors.floors.len())),
             };
             marked = Some(floor);
 
@@ -224,16 +225,16 @@ impl Cache {
 fn gone_or(tenancy: &Tenancy, refusal: &Refusal) -> Error {
     match refusal {
         Refusal::Gone => Error::no_tenant(&*tenancy.tenant_id),
-        refusal => refused(refusal),
+        refusal => refused(tenancy, refusal),
     }
 }
 
-fn too_many_floors(used: usize) -> Error {
+fn too_many_floors(tenancy: &Tenancy, used: usize) -> Error {
     Error::QuotaExceeded {
         metric: "flushed_namespaces".into(),
         limit: MAX_FLOORS as i64,
         used: i64::try_from(used).unwrap_or(i64::MAX),
-        scope: String::new(),
+        scope: tenancy.scope(),
         retry_after: Some(FLOORS_RETRY),
     }
 }

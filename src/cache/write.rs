@@ -1,13 +1,18 @@
 //! Writing entries: one commit of the store, however many keys. Conditions and
 //! limits are decided in the commit; it does not know how.
 
-use super::{Cache, Set, Touched, Written, rules, rules::At, snapshot::ATTEMPTS};
+use super::{
+    Cache, Set, Touched, Written,
+    refusal::{is_quota, refused},
+    rules,
+    rules::At,
+    snapshot::ATTEMPTS,
+};
 use crate::{
     codec::frame,
     error::{Error, Result, Violations},
     store::{
-        Action, Applied, Batch, Check, Commit, Key, Limits, Metered, Metric, Mode, Outcome,
-        Refusal, Write,
+        Action, Applied, Batch, Check, Commit, Key, Limits, Metered, Mode, Outcome, Refusal, Write,
     },
     tenant::{Counts, Tenancy},
 };
@@ -32,9 +37,9 @@ impl Cache {
         };
         let bytes = carried(set);
         let applied = self
-            .commit(tenancy, namespace, Mode::Whole, tenancy.limits, bytes, put)
+            .commit(tenancy, namespace, Mode::Whole, GROWS, bytes, put)
             .await?;
-        written(only(applied)?, stored_bytes)
+        written(tenancy, only(applied)?, stored_bytes)
     }
 
     /// Writes entries in order, each on its own; one result each, in order.
@@ -75,13 +80,13 @@ impl Cache {
         };
         let bytes = sets.iter().map(carried);
         let outcomes = self
-            .commit_each(tenancy, namespace, (&*checked, bytes), tenancy.limits, put)
+            .commit_each(tenancy, namespace, (&*checked, bytes), GROWS, put)
             .await?;
         let mut done = outcomes.into_iter().zip(stored_bytes);
         let result = |allowed: Result<rules::Allowed>| {
             allowed?;
             let (outcome, bytes) = done.next().ok_or_else(short)?;
-            written(outcome, bytes)
+            written(tenancy, outcome, bytes)
         };
         Ok(checked.into_iter().map(result).collect())
     }
@@ -109,19 +114,12 @@ impl Cache {
         };
         let bytes = key.len() as u64;
         let deleted = self
-            .attempt(
-                tenancy,
-                namespace,
-                Mode::Whole,
-                Limits::default(),
-                bytes,
-                delete,
-            )
+            .attempt(tenancy, namespace, Mode::Whole, !GROWS, bytes, delete)
             .await?;
         match deleted {
             Ok(applied) => match only(applied)? {
                 Outcome::Done { existed, .. } => Ok(existed),
-                Outcome::Refused(refusal) => Err(refused(&refusal)),
+                Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
             },
             // What is to be removed is not there, whatever version was meant: an
             // answer, and the refused commit has not metered it.
@@ -133,7 +131,7 @@ impl Cache {
                 });
                 Ok(false)
             }
-            Err(refusal) => Err(refused(&refusal)),
+            Err(refusal) => Err(refused(tenancy, &refusal)),
         }
     }
 
@@ -168,14 +166,14 @@ impl Cache {
         let bytes = keys.iter().map(|key| key.len() as u64);
         let items = (&*checked, bytes);
         let outcomes = self
-            .commit_each(tenancy, namespace, items, Limits::default(), delete)
+            .commit_each(tenancy, namespace, items, !GROWS, delete)
             .await?;
         let mut outcomes = outcomes.into_iter();
         let result = |allowed: Result<()>| {
             allowed?;
             match outcomes.next().ok_or_else(short)? {
                 Outcome::Done { existed, .. } => Ok(existed),
-                Outcome::Refused(refusal) => Err(refused(&refusal)),
+                Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
             }
         };
         Ok(checked.into_iter().map(result).collect())
@@ -207,7 +205,7 @@ impl Cache {
                 Write::new(key, Check::Any, Action::Touch(expiry)).above(floor),
             ])
         };
-        let (limits, bytes) = (Limits::default(), key.len() as u64);
+        let (limits, bytes) = (!GROWS, key.len() as u64);
         let applied = self
             .commit(tenancy, namespace, Mode::Whole, limits, bytes, touch)
             .await?;
@@ -218,7 +216,7 @@ impl Cache {
                 found: existed,
                 expire_ms: expire_ms.filter(|_| existed),
             }),
-            Outcome::Refused(refusal) => Err(refused(&refusal)),
+            Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
         }
     }
 
@@ -250,7 +248,7 @@ impl Cache {
         tenancy: &Tenancy,
         namespace: &str,
         (checked, bytes): (&[Result<T>], impl Iterator<Item = u64>),
-        limits: Limits,
+        grows: bool,
         writes: impl FnMut(u64) -> Result<Vec<Write>>,
     ) -> Result<Vec<Outcome>> {
         if checked.iter().all(Result::is_err) {
@@ -259,7 +257,7 @@ impl Cache {
         let allowed = checked.iter().zip(bytes).filter(|(item, _)| item.is_ok());
         let bytes = allowed.map(|(_, bytes)| bytes).sum();
         let applied = self
-            .commit(tenancy, namespace, Mode::Each, limits, bytes, writes)
+            .commit(tenancy, namespace, Mode::Each, grows, bytes, writes)
             .await?;
         Ok(applied.outcomes)
     }
@@ -271,13 +269,13 @@ impl Cache {
         tenancy: &Tenancy,
         namespace: &str,
         mode: Mode,
-        limits: Limits,
+        grows: bool,
         bytes: u64,
         writes: impl FnMut(u64) -> Result<Vec<Write>>,
     ) -> Result<Applied> {
-        self.attempt(tenancy, namespace, mode, limits, bytes, writes)
+        self.attempt(tenancy, namespace, mode, grows, bytes, writes)
             .await?
-            .map_err(|refusal| refused(&refusal))
+            .map_err(|refusal| refused(tenancy, &refusal))
     }
 
     /// The same, where a refusal may be an answer. The writes are made anew where
@@ -288,10 +286,15 @@ impl Cache {
         tenancy: &Tenancy,
         namespace: &str,
         mode: Mode,
-        limits: Limits,
+        grows: bool,
         bytes: u64,
         mut writes: impl FnMut(u64) -> Result<Vec<Write>>,
     ) -> Result<std::result::Result<Applied, Refusal>> {
+        let limits = if grows {
+            tenancy.limits
+        } else {
+            Limits::default()
+        };
         let mut snapshot = self.snapshot(tenancy).await?;
         for _ in 0..ATTEMPTS {
             let batch = Batch {
@@ -309,22 +312,38 @@ impl Cache {
                         // else can have come between.
                         self.keep(tenancy, applied.view, snapshot.floors.clone());
                     }
+                    let refused = applied.outcomes.iter().any(
+                        |outcome| matches!(outcome, Outcome::Refused(refusal) if is_quota(refusal)),
+                    );
                     tenancy.account.meter.count(Counts {
                         written: bytes,
+                        throttled: refused.into(),
                         ..Counts::default()
                     });
+                    if grows {
+                        tenancy.watch(&applied.usage);
+                    }
                     return Ok(Ok(applied));
                 }
                 Commit::Refused(Refusal::Stale(_)) => snapshot = self.reload(tenancy).await?,
                 Commit::Refused(Refusal::Gone) => {
                     return Err(Error::no_tenant(&*tenancy.tenant_id));
                 }
-                Commit::Refused(refusal) => return Ok(Err(refusal)),
+                Commit::Refused(refusal) => {
+                    tenancy.account.meter.count(Counts {
+                        throttled: is_quota(&refusal).into(),
+                        ..Counts::default()
+                    });
+                    return Ok(Err(refusal));
+                }
             }
         }
         Err(Error::RequestInProgress)
     }
 }
+
+/// Whether what is written can be more than was there: then limits are looked at.
+pub(super) const GROWS: bool = true;
 
 /// What a commit meters that carries a call: an operation, and these bytes of keys
 /// and values.
@@ -345,7 +364,7 @@ fn only(applied: Applied) -> Result<Outcome> {
     applied.outcomes.into_iter().next().ok_or_else(short)
 }
 
-fn written(outcome: Outcome, stored_bytes: u64) -> Result<Written> {
+fn written(tenancy: &Tenancy, outcome: Outcome, stored_bytes: u64) -> Result<Written> {
     match outcome {
         Outcome::Done {
             version, expire_ms, ..
@@ -354,38 +373,10 @@ fn written(outcome: Outcome, stored_bytes: u64) -> Result<Written> {
             expire_ms,
             stored_bytes,
         }),
-        Outcome::Refused(refusal) => Err(refused(&refusal)),
+        Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
     }
 }
 
 fn short() -> Error {
     Error::Internal("the store answered fewer outcomes than it was given writes".to_owned())
-}
-
-/// A refusal as the caller learns of it.
-pub(super) fn refused(refusal: &Refusal) -> Error {
-    match refusal {
-        Refusal::Conflict { found, .. } => Error::ConditionNotMet {
-            subject: "key".to_owned(),
-            description: match found {
-                Some(version) => format!("the entry exists, at version {version}"),
-                None => "the entry does not exist".to_owned(),
-            },
-        },
-        Refusal::Exceeded {
-            metric,
-            limit,
-            used,
-        } => Error::QuotaExceeded {
-            metric: match metric {
-                Metric::Entries => "cache_entries".into(),
-                Metric::Bytes => "memory_bytes".into(),
-            },
-            limit: i64::try_from(*limit).unwrap_or(i64::MAX),
-            used: i64::try_from(*used).unwrap_or(i64::MAX),
-            scope: String::new(),
-            retry_after: None,
-        },
-        Refusal::Stale(_) | Refusal::Gone => Error::RequestInProgress,
-    }
 }

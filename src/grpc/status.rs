@@ -169,13 +169,23 @@ impl Shape {
         self
     }
 
-    fn quota(mut self, metric: &str, limit: i64, used: i64, error: &Error) -> Self {
+    fn quota(
+        mut self,
+        scope: &str,
+        metric: &str,
+        (limit, used): (i64, i64),
+        error: &Error,
+    ) -> Self {
+        let dimension = |name: &str, value: String| (name.to_owned(), cut(&value, TEXT_BYTES));
         let violation = pb::quota_failure::Violation {
-            subject: cut(metric, TEXT_BYTES),
+            subject: cut(scope, TEXT_BYTES),
             description: cut(&error.to_string(), TEXT_BYTES),
             quota_metric: cut(metric, TEXT_BYTES),
             quota_value: limit,
-            quota_dimensions: HashMap::from([("used".to_owned(), used.to_string())]),
+            quota_dimensions: HashMap::from([
+                dimension("used", used.to_string()),
+                dimension("scope", scope.to_owned()),
+            ]),
             ..Default::default()
         };
         let failure = pb::QuotaFailure {
@@ -185,6 +195,7 @@ impl Shape {
         self.with("metric", metric)
             .with("limit", limit)
             .with("used", used)
+            .with("scope", scope)
     }
 
     fn retry(mut self, after: Option<Duration>) -> Self {
@@ -277,8 +288,7 @@ impl Shape {
                 scope,
                 retry_after,
             } => Self::new(Code::ResourceExhausted, "QUOTA_EXCEEDED")
-                .quota(metric, *limit, *used, error)
-                .with("scope", scope)
+                .quota(scope, metric, (*limit, *used), error)
                 .retry(*retry_after),
             Error::RateLimited {
                 metric,
@@ -287,15 +297,14 @@ impl Shape {
                 scope,
                 retry_after,
             } => Self::new(Code::ResourceExhausted, "RATE_LIMITED")
-                .quota(metric, *limit, *used, error)
-                .with("scope", scope)
+                .quota(scope, metric, (*limit, *used), error)
                 .retry(Some(*retry_after)),
             Error::MaxTenants { limit, used } => {
                 let int64 = |figure| i64::try_from(figure).unwrap_or(i64::MAX);
                 Self::new(Code::ResourceExhausted, "MAX_TENANTS").quota(
+                    "service",
                     "tenants",
-                    int64(*limit),
-                    int64(*used),
+                    (int64(*limit), int64(*used)),
                     error,
                 )
             }
@@ -564,10 +573,15 @@ mod tests {
                 (metadata["limit"].as_str(), metadata["used"].as_str()),
                 ("10", "9")
             );
+            let violation = &details.quota_failure().unwrap().violations[0];
             assert_eq!(
-                details.quota_failure().unwrap().violations[0].subject,
-                "operations_per_minute"
+                (violation.subject.as_str(), violation.quota_metric.as_str()),
+                ("tenant:acme", "operations_per_minute")
             );
+            assert_eq!(violation.quota_value, 10);
+            let dimensions = [("used", "9"), ("scope", "tenant:acme")];
+            let dimensions = dimensions.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            assert_eq!(violation.quota_dimensions, dimensions.into());
         }
     }
 

@@ -138,13 +138,21 @@ impl KnownTenant {
             &quotas.modes,
             settings,
         );
+        let rate = |(metric, quota): (&String, &plan::CustomQuota)| {
+            let limit = Some(quota.limit);
+            rate::Rule::of(metric, limit, quota.window_ms?, &quotas.modes, settings)
+        };
         let terms = Terms {
             limits: quotas.enforced(),
+            watched: quotas.watched(),
             operations,
+            rates: quotas.custom.iter().filter_map(rate).collect(),
+            transfer: quotas.transfer(),
             warns: quotas.modes.values().any(|mode| *mode == plan::Mode::Warn),
             default_ttl_ms: plan
                 .default_ttl
                 .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            quotas,
             ..Terms::clone(&self.terms)
         };
         Self {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Account, Grant, quota::Notes, rate, record};
+use super::{Account, Grant, Quotas, level::Level, quota::Notes, rate, record};
 use crate::{
     error::{Error, Result},
     store::{Handle, Incarnation, Limits, Space},
@@ -45,10 +45,18 @@ pub struct Terms {
     pub space: Space,
     /// What this replica keeps of the tenant.
     pub account: Arc<Account>,
-    /// The limits on its entries.
+    /// The quotas in force: the plan's, overlaid with its own.
+    pub quotas: Quotas,
+    /// The limits on its entries that a commit enforces.
     pub limits: Limits,
+    /// The limits on its entries that let through.
+    pub watched: Vec<Level>,
     /// The limit on its calls; `None` where there is none.
     pub operations: Option<rate::Rule>,
+    /// The limits on rates of the platform's own.
+    pub rates: Vec<rate::Rule>,
+    /// The limit on its transfer; `None` where there is none.
+    pub transfer: Option<Level>,
     /// Whether a limit is to warn: then each call keeps [`Notes`].
     pub warns: bool,
     /// How long entries live that are set without a time; `None` means for ever.
@@ -64,8 +72,12 @@ impl Terms {
             incarnation,
             space: Space::tenant(incarnation),
             account,
+            quotas: Quotas::default(),
             limits: Limits::default(),
+            watched: Vec::new(),
             operations: None,
+            rates: Vec::new(),
+            transfer: None,
             warns: false,
             default_ttl_ms: None,
         }

@@ -139,6 +139,7 @@ fn every_key_of_the_defaults_is_read() {
             "per-core" => "multi-thread",
             "auto" | "info" if setting.path == "log.format" => "json",
             "auto" => "off",
+            "local" => "deny",
             "info" => "debug",
             "~" => "something-secret",
             "USD" => "EUR",
@@ -260,7 +261,7 @@ fn the_file_is_named_by_flag_then_variable_then_found() {
 #[rstest]
 #[case(
     "persistence:\n  sever: {}",
-    "sever (file persistence.yml): is not a setting; the sections are: auth, cache,"
+    "sever (file persistence.yml): is not a setting; the sections are: auth, billing, cache,"
 )]
 #[case(
     "persistence:\n  server:\n    lisen: x",
