@@ -7,6 +7,7 @@ pub mod api_key;
 pub mod audit;
 pub mod billing;
 mod caller;
+pub mod check;
 mod creation;
 mod directory;
 pub mod event;

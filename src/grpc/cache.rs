@@ -38,6 +38,7 @@ impl CacheApi {
             .admit(&context.caller, tenant_id, access)
             .await?;
         context.tell_of(&tenancy);
+        self.tenants.admit_transfer(&tenancy).await?;
         Ok(tenancy)
     }
 

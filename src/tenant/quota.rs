@@ -115,27 +115,32 @@ impl Tenancy {
         passed: Warning,
         refusal: impl FnOnce(Warning, String) -> Error,
     ) -> Result<()> {
+        self.note(mode, &passed);
+        match mode {
+            Mode::Enforce => Err(refusal(passed, self.scope())),
+            Mode::Warn | Mode::Shadow => Ok(()),
+        }
+    }
+
+    /// The same for whoever says himself what becomes of the call.
+    pub(super) fn note(&self, mode: Mode, passed: &Warning) {
         self.account.meter.count(Counts {
             throttled: 1,
             ..Counts::default()
         });
-        match mode {
-            Mode::Enforce => return Err(refusal(passed, self.scope())),
-            Mode::Warn => {
-                if self.account.warned.is_due(&passed.metric, Instant::now()) {
-                    let Warning {
-                        metric,
-                        limit,
-                        used,
-                    } = &passed;
-                    let tenant = &*self.tenant_id;
-                    tracing::warn!(tenant, %metric, limit, used, "quota passed");
-                }
-                self.notes.add(passed);
-            }
-            Mode::Shadow => {}
+        if mode != Mode::Warn {
+            return;
         }
-        Ok(())
+        if self.account.warned.is_due(&passed.metric, Instant::now()) {
+            let Warning {
+                metric,
+                limit,
+                used,
+            } = passed;
+            let tenant = &*self.tenant_id;
+            tracing::warn!(tenant, %metric, limit, used, "quota passed");
+        }
+        self.notes.add(passed.clone());
     }
 }
 

@@ -19,7 +19,7 @@ use riptide_persistence::{
     cache::{Cache, Condition, Entry, Freshness, Set, Snapshots, Written},
     config,
     error::{Error, Result},
-    store::{Calls, Counters, Handle, Incarnation, Limits, Observed, Space, embedded::Embedded},
+    store::{Calls, Counters, Handle, Incarnation, Observed, embedded::Embedded},
     tenant::{Accounts, Grant, Scopes, Tenancy, Terms},
 };
 
