@@ -5,11 +5,9 @@
 //! A namespace is flushed by raising its floor: the version up to which its
 //! entries are gone. A tenant is flushed by a new generation.
 
-use std::time::Duration;
-
 use super::{
     Cache,
-    refusal::refused,
+    refusal::{RECLAIM, refused},
     rules,
     rules::At,
     snapshot::{ATTEMPTS, Floors},
@@ -27,10 +25,6 @@ use crate::{
 /// Namespaces of a tenant that may await reclaim; beyond it a flush is refused,
 /// since every snapshot holds all floors.
 const MAX_FLOORS: usize = 1000;
-
-/// When a flush can succeed that was refused for [`MAX_FLOORS`]: the background
-/// looks for jobs that often.
-const FLOORS_RETRY: Duration = Duration::from_secs(1);
 
 /// What a flush did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +229,6 @@ fn too_many_floors(tenancy: &Tenancy, used: usize) -> Error {
         limit: MAX_FLOORS as i64,
         used: i64::try_from(used).unwrap_or(i64::MAX),
         scope: tenancy.scope(),
-        retry_after: Some(FLOORS_RETRY),
+        retry_after: Some(RECLAIM),
     }
 }

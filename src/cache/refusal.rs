@@ -1,11 +1,17 @@
 //! Why nothing was written, as the caller learns of it. It does not know what was
 //! to be written.
 
+use std::time::Duration;
+
 use crate::{
     error::Error,
     store::{Metric, Refusal},
     tenant::{CACHE_ENTRIES, MEMORY_BYTES, Tenancy},
 };
+
+/// When a write can succeed that flushed entries leave no room for: the background
+/// looks for them that often.
+pub(super) const RECLAIM: Duration = Duration::from_secs(1);
 
 /// Whether it is for a quota.
 pub(super) fn is_quota(refusal: &Refusal) -> bool {
@@ -29,12 +35,12 @@ pub(super) fn refused(tenancy: &Tenancy, refusal: &Refusal) -> Error {
         } => Error::QuotaExceeded {
             metric: match metric {
                 Metric::Entries => CACHE_ENTRIES.into(),
-                Metric::Bytes => MEMORY_BYTES.into(),
+                Metric::Bytes | Metric::Flushed => MEMORY_BYTES.into(),
             },
             limit: i64::try_from(*limit).unwrap_or(i64::MAX),
             used: i64::try_from(*used).unwrap_or(i64::MAX),
             scope: tenancy.scope(),
-            retry_after: None,
+            retry_after: matches!(metric, Metric::Flushed).then_some(RECLAIM),
         },
         Refusal::Stale(_) | Refusal::Gone => Error::RequestInProgress,
     }

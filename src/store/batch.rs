@@ -254,4 +254,6 @@ pub enum Metric {
     Entries,
     /// Bytes.
     Bytes,
+    /// Bytes, with those of flushed generations that await reclaim: time helps.
+    Flushed,
 }

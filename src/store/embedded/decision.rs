@@ -179,11 +179,17 @@ fn exceeded(before: &State, after: &State, limits: &Limits) -> Option<Refusal> {
     }
     if let Some(limit) = limits.bytes
         && after.bytes > before.bytes
-        && (after.bytes > limit
-            || after.bytes.saturating_add(after.orphaned) > limit.saturating_add(limit / 2))
     {
+        let all = after.bytes.saturating_add(after.orphaned);
+        let metric = if after.bytes > limit {
+            Metric::Bytes
+        } else if all > limit.saturating_add(limit / 2) {
+            Metric::Flushed
+        } else {
+            return None;
+        };
         return Some(Refusal::Exceeded {
-            metric: Metric::Bytes,
+            metric,
             limit,
             used: before.bytes,
         });

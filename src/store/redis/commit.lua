@@ -121,9 +121,8 @@ local function passed(old_entries, old_bytes)
     return 'E' .. pack('>I7', old_entries)
   end
   if bytes > old_bytes then
-    if bytes > max_bytes or bytes + orphaned > max_bytes * 1.5 then
-      return 'B' .. pack('>I7', old_bytes)
-    end
+    if bytes > max_bytes then return 'B' .. pack('>I7', old_bytes) end
+    if bytes + orphaned > max_bytes * 1.5 then return 'F' .. pack('>I7', old_bytes) end
   end
 end
 

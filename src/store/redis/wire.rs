@@ -285,7 +285,7 @@ pub(super) fn answer(mut answer: &[u8], batch: &Batch, exact: bool) -> Result<An
             STATE_BYTES + before + OUTCOME_BYTES * batch.writes.len()
         }
         b'C' => 11,
-        b'E' | b'B' => 7,
+        b'E' | b'B' | b'F' => 7,
         b'S' => 12,
         _ => 0,
     };
@@ -319,7 +319,7 @@ pub(super) fn answer(mut answer: &[u8], batch: &Batch, exact: bool) -> Result<An
                 found: nonzero(answer.get_uint(7)),
             })
         }
-        b'E' | b'B' => Commit::Refused(exceeded(tag, answer.get_uint(7), batch)),
+        b'E' | b'B' | b'F' => Commit::Refused(exceeded(tag, answer.get_uint(7), batch)),
         b'S' => Commit::Refused(Refusal::Stale(View {
             epoch: answer.get_uint(6),
             generation: answer.get_uint(6),
@@ -353,6 +353,7 @@ fn outcome(answer: &mut &[u8], batch: &Batch, write: usize) -> Outcome {
 fn exceeded(tag: u8, used: u64, batch: &Batch) -> Refusal {
     let (metric, limit) = match tag {
         b'E' => (Metric::Entries, batch.limits.entries),
+        b'F' => (Metric::Flushed, batch.limits.bytes),
         _ => (Metric::Bytes, batch.limits.bytes),
     };
     Refusal::Exceeded {

@@ -11,12 +11,12 @@ use futures::{
 use riptide_persistence::{
     grpc::{Idempotency, METHODS, Method},
     proto::v1::{
-        BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CreateApiKeyRequest,
-        CreateTenantRequest, DeleteRequest, DeleteTenantRequest, GetRequest, GetTenantRequest,
-        InvalidateCacheRequest, Keys, ListApiKeysRequest, ListKeysRequest, ListTenantsRequest,
-        PurgeTenantRequest, ResumeTenantRequest, RevokeApiKeyRequest, RotateApiKeyRequest,
-        SetEntry, SetRequest, SuspendTenantRequest, SuspensionMode, Tenant, TouchRequest,
-        UndeleteTenantRequest, UpdateTenantRequest, WhoAmIRequest,
+        BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaRequest,
+        CreateApiKeyRequest, CreateTenantRequest, DeleteRequest, DeleteTenantRequest, GetRequest,
+        GetTenantRequest, InvalidateCacheRequest, Keys, ListApiKeysRequest, ListKeysRequest,
+        ListTenantsRequest, PurgeTenantRequest, ResumeTenantRequest, RevokeApiKeyRequest,
+        RotateApiKeyRequest, SetEntry, SetRequest, SuspendTenantRequest, SuspensionMode, Tenant,
+        TouchRequest, UndeleteTenantRequest, UpdateTenantRequest, WhoAmIRequest,
         invalidate_cache_request::Target,
     },
 };
@@ -182,6 +182,11 @@ async fn calls(server: &Server) -> Vec<Call> {
     }));
     call!(admin.purge_tenant(|id, _key| PurgeTenantRequest {
         tenant_id: id.into(),
+        ..Default::default()
+    }));
+    call!(admin.check_quota(|id, _key| CheckQuotaRequest {
+        tenant_id: id.into(),
+        metric: "cache_entries".into(),
         ..Default::default()
     }));
     call!(admin.create_api_key(|id, _key| CreateApiKeyRequest {

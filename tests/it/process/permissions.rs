@@ -4,9 +4,10 @@
 use riptide_persistence::{
     grpc::METHODS,
     proto::v1::{
-        BatchDeleteRequest, BatchGetRequest, BatchSetRequest, DeleteRequest, GetRequest,
-        GetTenantRequest, InvalidateCacheRequest, Keys, ListKeysRequest, RevokeApiKeyRequest,
-        SetEntry, SetRequest, TouchRequest, WhoAmIRequest, invalidate_cache_request::Target,
+        BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaRequest, DeleteRequest,
+        GetRequest, GetTenantRequest, InvalidateCacheRequest, Keys, ListKeysRequest,
+        RevokeApiKeyRequest, SetEntry, SetRequest, TouchRequest, WhoAmIRequest,
+        invalidate_cache_request::Target,
     },
 };
 use rstest::rstest;
@@ -148,6 +149,8 @@ async fn calls_on(clients: &Clients, tenant_id: &str) -> Vec<(&'static str, Stat
         }};
     }
     call!(tenant.get_tenant(GetTenantRequest {}));
+    let metric = || "memory_bytes".to_owned();
+    call!(tenant.check_quota(CheckQuotaRequest { metric: metric() }));
     call!(cache.get(GetRequest { key: key() }));
     call!(cache.set(SetRequest { key: key() }));
     call!(cache.delete(DeleteRequest { key: key() }));

@@ -3,9 +3,10 @@
 
 use riptide_persistence::{
     proto::v1::{
-        BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CreateTenantRequest, DeleteRequest,
-        GetRequest, GetTenantRequest, ListKeysRequest, ListTenantsRequest, SetEntry, SetRequest,
-        TouchRequest,
+        BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaMode, CheckQuotaRequest,
+        CreateTenantRequest, CustomQuota, DeleteRequest, GetRequest, GetTenantRequest,
+        ListKeysRequest, ListTenantsRequest, Quotas, SetEntry, SetRequest, Tenant, TouchRequest,
+        UpdateTenantRequest,
     },
     store::Calls,
 };
@@ -17,6 +18,9 @@ use crate::server::{Kind, Server};
 const READ: Calls = Calls { read: 1, ..NONE };
 const COMMIT: Calls = Calls { commit: 1, ..NONE };
 const LIST: Calls = Calls { list: 1, ..NONE };
+const TALLY: Calls = Calls { tally: 1, ..NONE };
+const ROWS: Calls = Calls { rows: 1, ..NONE };
+const USAGE: Calls = Calls { usage: 1, ..NONE };
 const NONE: Calls = Calls {
     read: 0,
     commit: 0,
@@ -33,6 +37,18 @@ const NONE: Calls = Calls {
     close: 0,
 };
 
+/// Quotas with a level of the platform's own.
+fn seats() -> Quotas {
+    let seats = CustomQuota {
+        limit: 100,
+        window: None,
+    };
+    Quotas {
+        custom: [("seats".to_owned(), seats)].into(),
+        ..Default::default()
+    }
+}
+
 /// What a call costs beyond the checks that go on all the time. On a busy machine
 /// the change feed can be late for a moment, and what is remembered is looked up
 /// then; so the least of a few counts.
@@ -48,7 +64,7 @@ async fn cost<T>(server: &Server, mut call: impl AsyncFnMut(usize) -> Result<T, 
     }
     costs
         .into_iter()
-        .min_by_key(|cost| cost.read + cost.commit + cost.list)
+        .min_by_key(|cost| cost.read + cost.commit + cost.list + cost.tally + cost.rows)
         .unwrap()
 }
 
@@ -123,6 +139,33 @@ async fn an_rpc_costs_what_the_budget_allows(#[case] kind: Kind) {
     };
     assert_cost!(tenant.cache.batch_delete, COMMIT, batch);
     assert_cost!(tenant.cache.list_keys, LIST, |_| ListKeysRequest::default());
+
+    let set = UpdateTenantRequest {
+        tenant: Some(Tenant {
+            tenant_id: "acme".into(),
+            quotas: Some(seats()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    admin.tenant.clone().update_tenant(set).await.unwrap();
+    let check = |metric: &'static str, mode: CheckQuotaMode| {
+        move |_| CheckQuotaRequest {
+            tenant_id: "acme".into(),
+            metric: metric.into(),
+            mode: mode.into(),
+            ..Default::default()
+        }
+    };
+    let (peek, consume) = (CheckQuotaMode::Peek, CheckQuotaMode::Consume);
+    assert_cost!(admin.tenant.check_quota, TALLY, check("seats", consume));
+    assert_cost!(
+        admin.tenant.check_quota,
+        TALLY,
+        check("seats", CheckQuotaMode::Release)
+    );
+    assert_cost!(admin.tenant.check_quota, ROWS, check("seats", peek));
+    assert_cost!(admin.tenant.check_quota, USAGE, check("memory_bytes", peek));
 
     let create = |attempt| CreateTenantRequest {
         tenant_id: format!("tenant-{attempt}"),

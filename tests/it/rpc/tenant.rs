@@ -4,6 +4,7 @@
 mod keys;
 mod life;
 mod listing;
+mod quota;
 mod replicas;
 
 use riptide_persistence::proto::v1::{

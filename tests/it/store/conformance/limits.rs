@@ -285,7 +285,7 @@ pub async fn orphans_count_half(store: &Handle) {
     assert_eq!(
         refusal,
         Refusal::Exceeded {
-            metric: Metric::Bytes,
+            metric: Metric::Flushed,
             limit: 10_240,
             used: 5 * 1024
         }
