@@ -89,7 +89,7 @@ impl Rig {
     }
 }
 
-fn settings() -> config::Cache {
+pub fn settings() -> config::Cache {
     config::Cache {
         max_value_bytes: 20 << 20,
         max_ttl: Duration::from_secs(365 * 86_400),

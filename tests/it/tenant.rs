@@ -8,6 +8,7 @@ mod listing;
 mod purge;
 mod reclaim;
 mod replays;
+mod usage;
 
 use std::{
     collections::BTreeMap,

@@ -74,7 +74,10 @@ impl Range {
             }
         }
         self.violations.check()?;
-        let last_ms = unit.start_ms(end_ms.saturating_sub(1)).min(present_ms);
+        let last_ms = match self.end_ms {
+            Some(end_ms) => unit.start_ms(end_ms.saturating_sub(1)).min(present_ms),
+            None => present_ms,
+        };
         let usual_ms = last_ms.saturating_sub((USUAL_POINTS - 1) * unit_ms);
         let first_ms = unit
             .start_ms(self.start_ms.unwrap_or(usual_ms))

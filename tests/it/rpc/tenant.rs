@@ -6,6 +6,7 @@ mod life;
 mod listing;
 mod quota;
 mod replicas;
+mod usage;
 
 use riptide_persistence::proto::v1::{
     CreateTenantRequest, GetTenantRequest, SetRequest, SuspendTenantRequest, SuspensionMode,
