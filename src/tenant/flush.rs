@@ -160,3 +160,60 @@ impl Tenants {
         Ok(account.meter.transferred(period).unwrap_or(bytes))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arc_swap::ArcSwap;
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::{
+        config,
+        store::{Calls, Counters, Incarnation, Observed, embedded::Embedded},
+        tenant::{Counts, Directory},
+    };
+
+    #[tokio::test]
+    async fn ten_thousand_known_tenants_that_are_idle_cost_nothing() {
+        const KNOWN: u64 = 10_000;
+        let counters = Arc::new(Counters::default());
+        let store = Arc::new(Embedded::in_memory().unwrap());
+        let directory = Arc::new(Directory::new(Duration::from_secs(60)));
+        let settings = ArcSwap::from_pointee(config::Tenant::default());
+        let tenants = Tenants::new(
+            Arc::new(Observed::new(store, counters.clone())),
+            directory.clone(),
+            Arc::new(settings),
+            SecretString::from(""),
+        );
+        let known: Vec<_> = (0..KNOWN)
+            .map(|_| directory.accounts.of(Incarnation::random()))
+            .collect();
+        let one = Counts {
+            operations: 1,
+            ..Counts::default()
+        };
+        let flush = async || {
+            let before = counters.calls();
+            tenants.flush_meters().await.unwrap();
+            counters.calls().since(before)
+        };
+        assert_eq!(flush().await, Calls::default());
+        known.iter().for_each(|account| account.meter.count(one));
+        // One counter in four rows each: 64 tenants go into a tally.
+        let tallies = flush().await.tally;
+        let least = KNOWN.div_ceil(64);
+        let most = least + METER_SPACES as u64;
+        assert!((least..=most).contains(&tallies), "{tallies}");
+
+        assert_eq!(flush().await, Calls::default());
+        known.first().unwrap().meter.count(one);
+        let tally = Calls {
+            tally: 1,
+            ..Calls::default()
+        };
+        assert_eq!(flush().await, tally);
+        assert_eq!(flush().await, Calls::default());
+    }
+}

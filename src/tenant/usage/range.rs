@@ -61,12 +61,9 @@ impl Range {
             } else if start_ms < oldest_ms {
                 self.violations.add("start_time", too_old(unit));
             }
-            if start_ms >= end_ms {
-                self.violations.add(
-                    "start_time",
-                    "must be before end_time, or now where that is unset",
-                );
-            } else if (end_ms - start_ms).div_ceil(unit_ms) > MAX_POINTS {
+            if self.end_ms.is_some_and(|end_ms| start_ms >= end_ms) {
+                self.violations.add("start_time", "must be before end_time");
+            } else if end_ms.saturating_sub(start_ms).div_ceil(unit_ms) > MAX_POINTS {
                 self.violations.add(
                     "start_time",
                     format!("more than {MAX_POINTS} points lie until end_time"),
@@ -130,6 +127,7 @@ mod tests {
             ),
             (Some(FULL - 1), Some(FULL + 1), FULL - MINUTE, FULL),
             (Some(FULL), None, FULL, FULL),
+            (Some(NOW), None, FULL, FULL),
             (Some(FULL), Some(NOW + 4 * MINUTE), FULL, FULL),
             (Some(FULL - 2879 * MINUTE), None, FULL - 2879 * MINUTE, FULL),
             (
