@@ -16,6 +16,7 @@ mod feed;
 mod keys;
 mod lease;
 mod listing;
+mod meters;
 mod pool;
 mod reclaim;
 mod reply;
@@ -48,9 +49,9 @@ use self::{
     wire::{Answer, Basis, State, Way},
 };
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Page, Position,
-    Query, Read, Reclaim, Reclaimed, Refusal, Result, Row, Space, Store, Table, Tallied, Tally,
-    Usage, misuse,
+    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Meters, Page,
+    Position, Query, Read, Reclaim, Reclaimed, Refusal, Result, Row, Space, Store, Table, Tallied,
+    Tally, Unit, Usage, misuse,
 };
 
 /// How Redis is reached.
@@ -204,8 +205,8 @@ impl Store for Redis {
         Ok(self.reap(space).await?.usage(self.shared.exact()))
     }
 
-    async fn meters(&self, _: &Space, _: super::Unit) -> Result<super::Meters> {
-        Err(Error::Misuse("meters: not built yet".into()))
+    async fn meters(&self, space: &Space, unit: Unit) -> Result<Meters> {
+        self.read_meters(space, unit).await
     }
 
     async fn tally(&self, space: &Space, tally: Tally) -> Result<Tallied> {

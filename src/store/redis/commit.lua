@@ -1,9 +1,9 @@
 -- Applies one batch to one space, wholly or not at all. The line with `#!lua`
--- and its flags is put before this text by script.rs.
+-- and its flags, and state.lua, are put before this text by script.rs.
 --
--- KEYS: 1 the state, 2 the bucket ends (ZSET), 3 the bucket sums (HASH), 4 to
---   3 + n the records of the n writes, then index ZSETs and the stream of
---   changes where they are needed.
+-- KEYS: 1 the state, 2 the bucket ends (ZSET), 3 the bucket sums (HASH), 4 the
+--   openings (HASH), 5 to 4 + n the records of the n writes, then index ZSETs and
+--   the stream of changes where they are needed.
 -- ARGV: 1 the batch, then for each write its options and its value. Layouts are
 --   those of wire.rs.
 --
@@ -11,39 +11,29 @@
 -- expiry is rounded up to, and Redis drops it at the bucket's end. Buckets whose
 -- end has passed are reaped first, so a bucket is uncounted as one, and after
 -- it the watermark says so: a record counts if it never ends or if its bucket
--- ends after the watermark. All decisions come before the first write; every
+-- ends after the watermark. The meters advance to each bucket's own end, so they
+-- are exact whenever that is found out, and nothing is applied before all is
+-- reaped that is due. All decisions come before the first write; every
 -- loop is bounded by the batch or by 128 buckets.
 --
 -- Times are milliseconds. TIME runs on during a script in Redis 7.0, while
 -- expiry stands still; that is why the watermark decides, and not the clock.
 
-local call = redis.call
-local pack, unpack_bytes, byte = struct.pack, struct.unpack, string.byte
-local STATE = '>BBI6I6I7I7I6I7I6I6'
 local HEAD = '>BI7I6I6'
 
-local mode, viewed, epoch, generation, max_entries, max_bytes, step, changes =
-  unpack_bytes('>BBI6I6I7I7BI2', ARGV[1])
+local mode, viewed, epoch, generation, max_entries, max_bytes, step, changes,
+  more_operations, more_high, more_low = unpack_bytes('>BBI6I6I7I7BI2I6I2I6', ARGV[1])
 local n = (#ARGV - 1) / 2
 
-local state = call('GET', KEYS[1])
-local ep, gen, seq, bytes, entries, orphaned, mark, due = 0, 0, 0, 0, 0, 0, 0, 0
-if state then
-  if #state ~= 53 then return redis.error_reply('CORRUPT the state of a space') end
-  local format, removed
-  format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due = unpack_bytes(STATE, state)
-  if format ~= 1 then return redis.error_reply('CORRUPT the state of a space') end
-  if removed == 1 then return 'G' end
-end
+if removed == 1 then return 'G' end
 if (viewed == 1 and epoch ~= ep) or (viewed > 0 and generation ~= gen) then
   return 'S' .. pack('>I6I6', ep, gen)
 end
 
 -- What is there now. A wrong type ends the script here, before any write.
 local heads, sizes = {}, {}
-local now
 for i = 1, n do
-  local key = KEYS[i + 3]
+  local key = KEYS[i + 4]
   local head = call('GETRANGE', key, 0, 19)
   if head ~= '' then
     if #head ~= 20 or byte(head) ~= 1 then
@@ -52,11 +42,6 @@ for i = 1, n do
     sizes[key] = call('STRLEN', key)
   end
   heads[key] = head
-end
-
-local function clock()
-  local time = call('TIME')
-  now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
 end
 
 -- Reap what is over.
@@ -71,8 +56,10 @@ if due > 0 then
       for i = 1, #ends do
         if sums[i] then
           local e, b = unpack_bytes('>I6I7', sums[i])
+          advance(tonumber(ends[i]), bytes)
           entries = entries - e
-          bytes = bytes - b
+          -- A server that evicts may have lost the state and kept the buckets.
+          bytes = bytes > b and bytes - b or 0
         end
       end
       call('ZREM', KEYS[2], unpack(ends))
@@ -80,29 +67,25 @@ if due > 0 then
       local last = tonumber(ends[#ends])
       if last > mark then mark = last end
     end
-    -- A server that evicts may have lost the state and kept the buckets.
     if entries < 0 then entries = 0 end
-    if bytes < 0 then bytes = 0 end
+    if opened then keep_openings() end
     local first = call('ZRANGE', KEYS[2], 0, 0)
     due = first[1] and tonumber(first[1]) or 0
   end
 end
 local unreaped = due > 0 and due < now
 
-local function save()
-  call('SET', KEYS[1], pack(STATE, 1, 0, ep, gen, seq, bytes, entries, orphaned, mark, due))
-end
-
 local before_seq, before_entries, before_bytes = seq, entries, bytes
 -- Nothing of the batch is written; what was reaped is.
 local function refuse(answer)
   seq, entries, bytes = before_seq, before_entries, before_bytes
-  if dirty then save() end
+  if dirty then call('SET', KEYS[1], packed(0)) end
   return answer
 end
 
--- 'M': usage may turn out lower; the caller reaps on and comes again.
-if mode == 1 and unreaped then return refuse('M') end
+-- 'M': usage may turn out lower, and the meters would pass over buckets' ends; the
+-- caller reaps on and comes again.
+if unreaped and mode ~= 2 then return refuse('M') end
 
 local more_entries, more_bytes
 local function count(stop, e, b)
@@ -126,13 +109,13 @@ local function passed(old_entries, old_bytes)
   end
 end
 
--- Decide. `operations[i]` is the record's new head, '' to remove it, or nil.
-local outcomes, operations, ends = {}, {}, {}
+-- Decide. `new_heads[i]` is the record's new head, '' to remove it, or nil.
+local outcomes, new_heads, ends = {}, {}, {}
 for i = 1, n do
   local options = ARGV[2 * i]
   local action, check, metered, hides = byte(options, 1, 4)
   local ttl, path = unpack_bytes('>I6I4', options, 8)
-  local key = KEYS[i + 3]
+  local key = KEYS[i + 4]
   local head = heads[key]
   local found, expire, stop, size = 0, 0, 0, 0
   local counted = false
@@ -194,13 +177,13 @@ for i = 1, n do
     else
       local new_head = pack(HEAD, 1, new_version, expire, stop)
       heads[key], sizes[key] = new_head, length
-      operations[i], ends[i] = new_head, at
+      new_heads[i], ends[i] = new_head, at
       outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, new_version, expire)
     end
   elseif action == 3 then
     if head ~= '' then
       if counted then count(stop, -1, -size) end
-      heads[key], operations[i] = '', ''
+      heads[key], new_heads[i] = '', ''
     end
     outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, 0, 0)
   else
@@ -210,16 +193,27 @@ end
 
 if mode == 0 then
   local refused = passed(before_entries, before_bytes)
-  if refused then return refuse(unreaped and 'M' or refused) end
+  if refused then return refuse(refused) end
 end
 
 -- Write.
+local metered = more_operations > 0 or more_high > 0 or more_low > 0
+if metered or bytes ~= before_bytes or step > 1 then
+  dirty = true
+  if not now then clock() end
+  advance(now, before_bytes)
+  operations = operations + more_operations
+  carried_high, carried_low = carried_high + more_high, carried_low + more_low
+  if carried_low >= 2 ^ 48 then
+    carried_high, carried_low = carried_high + 1, carried_low - 2 ^ 48
+  end
+end
 local told
 for i = 1, n do
-  local operation = operations[i]
-  if operation then
+  local new_head = new_heads[i]
+  if new_head then
     dirty = true
-    local key = KEYS[i + 3]
+    local key = KEYS[i + 4]
     local options = ARGV[2 * i]
     local action = byte(options)
     local told_mark, index_high, index_low = byte(options, 5, 7)
@@ -228,18 +222,18 @@ for i = 1, n do
     if index > 0 or told_mark > 0 then
       path = string.sub(key, -unpack_bytes('>I4', options, 14))
     end
-    if operation == '' then
+    if new_head == '' then
       call('DEL', key)
       if index > 0 then call('ZREM', KEYS[index], path) end
     elseif action == 1 then
       if ends[i] > 0 then
-        call('SET', key, operation .. ARGV[2 * i + 1], 'PXAT', ends[i])
+        call('SET', key, new_head .. ARGV[2 * i + 1], 'PXAT', ends[i])
       else
-        call('SET', key, operation .. ARGV[2 * i + 1])
+        call('SET', key, new_head .. ARGV[2 * i + 1])
       end
       if index > 0 then call('ZADD', KEYS[index], 0, path) end
     else
-      call('SETRANGE', key, 0, operation)
+      call('SETRANGE', key, 0, new_head)
       if ends[i] > 0 then call('PEXPIREAT', key, ends[i]) else call('PERSIST', key) end
     end
     if told_mark > 0 then
@@ -288,7 +282,14 @@ end
 if step > 0 then ep = ep + 1 end
 if ep == 0 and mode ~= 2 then ep = 1; dirty = true end
 
-local saved = pack(STATE, 1, step == 3 and 1 or 0, ep, gen, seq, bytes, entries, orphaned, mark, due)
+if step == 3 then
+  at, integral_high, integral_low, operations, carried_high, carried_low = 0, 0, 0, 0, 0, 0
+  opened = nil
+  call('UNLINK', KEYS[4])
+end
+if opened then keep_openings() end
+
+local saved = packed(step == 3 and 1 or 0)
 if step == 3 then
   call('SET', KEYS[1], saved, 'PX', 3600000)
 elseif dirty or step > 0 then

@@ -25,11 +25,7 @@ impl Redis {
         basis: Basis,
         way: Way,
     ) -> std::result::Result<Bytes, Fault> {
-        let mut all = vec![
-            keys::state(space),
-            keys::bucket_ends(space),
-            keys::bucket_sums(space),
-        ];
+        let mut all = keys::counters(space);
         let generation = basis.generation();
         all.extend(
             batch

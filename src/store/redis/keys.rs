@@ -36,6 +36,21 @@ pub(super) fn bucket_sums(space: &Space) -> Bytes {
     named(space, b"h")
 }
 
+/// The openings of units of time, in pages (HASH).
+pub(super) fn openings(space: &Space) -> Bytes {
+    named(space, b"o")
+}
+
+/// What commit.lua and reclaim.lua take before all other keys.
+pub(super) fn counters(space: &Space) -> Vec<Bytes> {
+    vec![
+        state(space),
+        bucket_ends(space),
+        bucket_sums(space),
+        openings(space),
+    ]
+}
+
 /// A row of counters (HASH).
 pub(super) fn row(space: &Space, name: &[u8]) -> Bytes {
     marked(space, b"w:", name)
@@ -226,6 +241,7 @@ mod tests {
             &bucket_ends(&space),
             &bucket_sums(&space),
             &index(&space, Table::Job),
+            &openings(&space),
             &row(&space, b"r"),
             &stamp(&space, b"s"),
             &once(&space, b"o"),

@@ -1,37 +1,33 @@
 -- Removes records that can no longer be reached, and uncounts each in the same
--- step, so that a repetition uncounts nothing twice.
+-- step, so that a repetition uncounts nothing twice. state.lua stands before it.
 --
--- KEYS: 1 the state, 2 the bucket ends (ZSET), 3 the bucket sums (HASH), then
---   the candidates, at most 128.
+-- KEYS: 1 the state, 2 the bucket ends (ZSET), 3 the bucket sums (HASH), 4 the
+--   openings (HASH), then the candidates, at most 128.
 -- ARGV: 1 what is asked, 2 whether each candidate is metered and the bytes of
 --   its path. Layouts are those of wire.rs.
 -- Answers the records removed and their bytes; or -1 where the question has
--- been overtaken and nothing is left to do.
+-- been overtaken and nothing is left to do, -2 where buckets are to be reaped first.
 
-local call = redis.call
-local STATE = '>BBI6I6I7I7I6I7I6I6'
-local orphans, last, generation, version = struct.unpack('>BBI6I7', ARGV[1])
+local orphans, last, generation, version = unpack_bytes('>BBI6I7', ARGV[1])
 
-local state = call('GET', KEYS[1])
-local gone = not state
-local format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due
-if state then
-  if #state ~= 53 then return redis.error_reply('CORRUPT the state of a space') end
-  format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due = struct.unpack(STATE, state)
-  if format ~= 1 then return redis.error_reply('CORRUPT the state of a space') end
-  gone = removed == 1
-end
+local gone = not state or removed == 1
 if orphans == 1 then
   if not gone and generation > gen then return { -1, 0 } end
 elseif gone or generation ~= gen then
   return { -1, 0 }
 end
 
+if orphans == 0 then
+  clock()
+  if due > 0 and due < now then return { -2, 0 } end
+end
+
+local held = bytes
 local count, sum = 0, 0
-local at = 1
-for i = 4, #KEYS do
+local place = 1
+for i = 5, #KEYS do
   local metered, path
-  metered, path, at = struct.unpack('>BI4', ARGV[2], at)
+  metered, path, place = unpack_bytes('>BI4', ARGV[2], place)
   local key = KEYS[i]
   if orphans == 1 then
     local length = metered == 1 and redis.pcall('STRLEN', key) or 0
@@ -43,8 +39,8 @@ for i = 4, #KEYS do
     end
   else
     local head = redis.pcall('GETRANGE', key, 0, 19)
-    if type(head) == 'string' and #head == 20 and string.byte(head) == 1 then
-      local _, found, _, stop = struct.unpack('>BI7I6I6', head)
+    if type(head) == 'string' and #head == 20 and byte(head) == 1 then
+      local _, found, _, stop = unpack_bytes('>BI7I6I6', head)
       if found <= version then
         local size = call('STRLEN', key) + path
         call('UNLINK', key)
@@ -55,9 +51,9 @@ for i = 4, #KEYS do
           bytes = bytes - size
           local sums = stop > 0 and call('HGET', KEYS[3], stop)
           if sums then
-            local e, b = struct.unpack('>I6I7', sums)
+            local e, b = unpack_bytes('>I6I7', sums)
             if e > 1 then
-              call('HSET', KEYS[3], stop, struct.pack('>I6I7', e - 1, b - size))
+              call('HSET', KEYS[3], stop, pack('>I6I7', e - 1, b - size))
             else
               call('HDEL', KEYS[3], stop)
               call('ZREM', KEYS[2], stop)
@@ -77,12 +73,15 @@ if state then
   end
   if entries < 0 then entries = 0 end
   if bytes < 0 then bytes = 0 end
-  local saved = struct.pack(STATE, 1, removed, ep, gen, seq, bytes, entries, orphaned, mark, due)
+  if bytes ~= held then
+    advance(now, held)
+    if opened then keep_openings() end
+  end
   if gone then
     -- The mark of the removed space stays for an hour after the last visit.
-    call('SET', KEYS[1], saved, 'PX', 3600000)
+    call('SET', KEYS[1], packed(removed), 'PX', 3600000)
   else
-    call('SET', KEYS[1], saved)
+    call('SET', KEYS[1], packed(removed))
   end
 end
 return { count, sum }

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::store::{Cursor, Reclaim, Reclaimed, Result, Space, Table};
 
+/// What the script answers where buckets are due, which end sooner than now.
+const REAP_FIRST: i64 = -2;
+
 impl Redis {
     /// See [`crate::store::Store::reclaim`].
     pub(super) async fn reclaim_space(
@@ -86,11 +89,7 @@ impl Redis {
             if chunk.is_empty() && !(last && orphans) {
                 break;
             }
-            let mut all = vec![
-                keys::state(space),
-                keys::bucket_ends(space),
-                keys::bucket_sums(space),
-            ];
+            let mut all = keys::counters(space);
             let mut sizes = BytesMut::with_capacity(chunk.len() * 5);
             for (name, metered, path_bytes) in chunk {
                 all.push(name.clone());
@@ -101,15 +100,21 @@ impl Redis {
                 wire::reclaim(orphans, last, place.generation, version),
                 sizes.freeze(),
             ];
-            let answer = self
-                .pool
-                .script(&self.shared.scripts.reclaim, all, args)
-                .await
-                .map_err(Fault::of_read)?;
-            let numbers: Vec<i64> = reply::array(answer)?
-                .iter()
-                .filter_map(reply::number)
-                .collect();
+            let numbers = loop {
+                let answer = self
+                    .pool
+                    .script(&self.shared.scripts.reclaim, all.clone(), args.clone())
+                    .await
+                    .map_err(Fault::of_read)?;
+                let numbers: Vec<i64> = reply::array(answer)?
+                    .iter()
+                    .filter_map(reply::number)
+                    .collect();
+                if numbers.first() != Some(&REAP_FIRST) {
+                    break numbers;
+                }
+                self.reap(space).await?;
+            };
             match numbers[..] {
                 [entries, bytes] if entries >= 0 => {
                     reclaimed.entries += entries.unsigned_abs();

@@ -43,6 +43,8 @@ impl Script {
     }
 }
 
+const COMMIT: &str = concat!(include_str!("state.lua"), include_str!("commit.lua"));
+
 /// All scripts.
 #[derive(Debug)]
 pub(super) struct Scripts {
@@ -59,24 +61,29 @@ pub(super) struct Scripts {
     pub(super) rows: Script,
     /// A window has its size; calls that only read need it at maxmemory too.
     pub(super) lease: Script,
+    pub(super) meters: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            commit: Script::new("", include_str!("commit.lua")),
-            release: Script::new("allow-oom", include_str!("commit.lua")),
+            commit: Script::new("", COMMIT),
+            release: Script::new("allow-oom", COMMIT),
             list: Script::new("no-writes", include_str!("list.lua")),
             records: Script::new("no-writes", include_str!("records.lua")),
-            reclaim: Script::new("allow-oom", include_str!("reclaim.lua")),
+            reclaim: Script::new(
+                "allow-oom",
+                concat!(include_str!("state.lua"), include_str!("reclaim.lua")),
+            ),
             sweep: Script::new("allow-oom", include_str!("sweep.lua")),
             tally: Script::new("", include_str!("tally.lua")),
             rows: Script::new("no-writes", include_str!("rows.lua")),
             lease: Script::new("allow-oom", include_str!("lease.lua")),
+            meters: Script::new("no-writes", include_str!("meters.lua")),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 9] {
+    pub(super) fn all(&self) -> [&Script; 10] {
         [
             &self.commit,
             &self.release,
@@ -87,6 +94,7 @@ impl Scripts {
             &self.tally,
             &self.rows,
             &self.lease,
+            &self.meters,
         ]
     }
 }

@@ -6,14 +6,18 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::store::{
     Action, Applied, Batch, Check, Commit, Expiry, HEAD_BYTES, MAX_EXPIRE_MS, Metric, Mode,
-    Outcome, Record, Refusal, Result, Step, Table, Usage, View, Write,
+    Opening, Outcome, Reading, Record, Refusal, Result, Step, Table, Usage, View, Write,
 };
 
 use super::fault;
 
-/// The format of heads and states; a change of layout takes the next number.
+/// The format of heads; a change of layout takes the next number.
 const FORMAT: u8 = 1;
-const STATE_BYTES: usize = 2 + 6 + 6 + 7 + 7 + 6 + 7 + 6 + 6;
+/// The format of states with meters, and of those before it without.
+const STATE_FORMAT: u8 = 2;
+const FORMER_STATE_FORMAT: u8 = 1;
+const FORMER_STATE_BYTES: usize = 2 + 6 + 6 + 7 + 7 + 6 + 7 + 6 + 6;
+const STATE_BYTES: usize = FORMER_STATE_BYTES + 6 + 6 + 6 + 7 + 8;
 /// The largest number of seven bytes: no limit.
 const UNLIMITED: u64 = (1 << 56) - 1;
 /// Beyond this Lua's numbers are no longer exact.
@@ -76,6 +80,10 @@ pub(super) struct State {
     pub(super) orphaned: u64,
     /// Buckets that end here or before are no longer counted.
     pub(super) watermark_ms: u64,
+    /// The end of the first bucket; 0 where there is none.
+    pub(super) due_ms: u64,
+    /// The meters after their last move; all 0 before the first.
+    pub(super) last: Reading,
 }
 
 impl State {
@@ -84,9 +92,11 @@ impl State {
         let Some(mut stored) = stored.filter(|stored| !stored.is_empty()) else {
             return Ok(Self::default());
         };
-        if stored.len() < STATE_BYTES || stored.get_u8() != FORMAT {
-            return Err(fault::corrupt("the state of a space is unreadable"));
-        }
+        let metered = match (stored.get_u8(), stored.len() + 1) {
+            (STATE_FORMAT, STATE_BYTES..) => true,
+            (FORMER_STATE_FORMAT, FORMER_STATE_BYTES..) => false,
+            _ => return Err(fault::corrupt("the state of a space is unreadable")),
+        };
         let removed = stored.get_u8() != 0;
         let view = View {
             epoch: stored.get_uint(6),
@@ -97,6 +107,12 @@ impl State {
         let entries = stored.get_uint(6);
         let orphaned = stored.get_uint(7);
         let watermark_ms = stored.get_uint(6);
+        let due_ms = stored.get_uint(6);
+        let last = if metered {
+            reading(&mut stored)
+        } else {
+            Reading::default()
+        };
         Ok(Self {
             removed,
             view,
@@ -104,7 +120,15 @@ impl State {
             entries,
             orphaned,
             watermark_ms,
+            due_ms,
+            last,
         })
+    }
+
+    /// Bytes held since the meters' last move.
+    pub(super) fn held_bytes(&self) -> u64 {
+        // A state of the former format has no meters yet, whatever it holds.
+        if self.last.at_ms > 0 { self.bytes } else { 0 }
     }
 
     pub(super) fn usage(&self, exact: bool) -> Usage {
@@ -115,6 +139,39 @@ impl State {
             exact,
         }
     }
+}
+
+/// A reading: its moment, the integral in wholes of 2^48 and the rest, operations,
+/// bytes carried.
+fn reading(stored: &mut &[u8]) -> Reading {
+    Reading {
+        at_ms: stored.get_uint(6),
+        byte_ms: u128::from(stored.get_uint(6)) << 48 | u128::from(stored.get_uint(6)),
+        operations: stored.get_uint(7),
+        bytes: stored.get_u64(),
+    }
+}
+
+/// The start of the unit, the reading before it, and what was held from then on.
+const OPENING_BYTES: usize = 6 + 6 + 6 + 6 + 7 + 8 + 7;
+
+/// Openings as they lie in their pages, one behind the other.
+pub(super) fn openings(pages: &[u8]) -> Result<Vec<Opening>> {
+    let (openings, rest) = pages.as_chunks::<OPENING_BYTES>();
+    if !rest.is_empty() {
+        return Err(fault::corrupt("the openings of a space are unreadable"));
+    }
+    Ok(openings
+        .iter()
+        .map(|opening| {
+            let mut opening = &opening[..];
+            Opening {
+                start_ms: opening.get_uint(6),
+                before: reading(&mut opening),
+                held_bytes: opening.get_uint(7),
+            }
+        })
+        .collect())
 }
 
 /// How a batch is applied, as the script knows it.
@@ -161,7 +218,7 @@ impl Basis {
 /// The script's first argument. `changes` is the place of the stream among the
 /// keys, 0 for none.
 pub(super) fn batch(batch: &Batch, basis: Basis, way: Way, changes: usize) -> Bytes {
-    let mut out = BytesMut::with_capacity(31);
+    let mut out = BytesMut::with_capacity(BATCH_BYTES);
     out.put_u8(match way {
         Way::Whole => 0,
         Way::Each => 1,
@@ -185,8 +242,13 @@ pub(super) fn batch(batch: &Batch, basis: Basis, way: Way, changes: usize) -> By
         Some(Step::Remove) => 3,
     });
     out.put_uint(changes as u64, 2);
+    out.put_uint(batch.metered.operations.min((1 << 48) - 1), 6);
+    out.put_u64(batch.metered.bytes);
     out.freeze()
 }
+
+/// Bytes of [`batch`].
+const BATCH_BYTES: usize = 31 + 6 + 8;
 
 /// The script's argument that describes a write; its value is the next one. What
 /// every write needs comes first, in bytes that are cheap to read.
@@ -276,7 +338,7 @@ pub(super) fn answer(mut answer: &[u8], batch: &Batch, exact: bool) -> Result<An
     }
     let tag = answer.get_u8();
     let need = match tag {
-        b'K' | b'k' => {
+        b'K' => {
             let before = if matches!(batch.step, Some(Step::Generation | Step::Remove)) {
                 20
             } else {
@@ -293,11 +355,10 @@ pub(super) fn answer(mut answer: &[u8], batch: &Batch, exact: bool) -> Result<An
         return Err(unreadable());
     }
     Ok(Answer::Commit(match tag {
-        b'K' | b'k' => {
+        b'K' => {
             let state = State::read(answer.get(..STATE_BYTES))?;
             answer.advance(STATE_BYTES);
-            // 'k': more has ended than one script may uncount, and is in the figures.
-            let mut usage = state.usage(exact && tag == b'K');
+            let mut usage = state.usage(exact);
             if matches!(batch.step, Some(Step::Generation | Step::Remove)) {
                 usage.entries = answer.get_uint(6);
                 usage.bytes = answer.get_uint(7);
@@ -430,7 +491,7 @@ mod tests {
     fn arguments_have_the_length_the_script_reads() {
         assert_eq!(
             batch(&Batch::default(), Basis::Any, Way::Whole, 0).len(),
-            31
+            BATCH_BYTES
         );
         let mut out = BytesMut::new();
         write(
