@@ -96,6 +96,7 @@ struct Parts {
     /// What is known of tenants and keys.
     directory: Arc<Directory>,
     plans: Arc<ArcSwap<config::Tenant>>,
+    billing: Arc<ArcSwap<config::Billing>>,
     /// What is known of tenants' caches.
     snapshots: Arc<Snapshots>,
     cache: Arc<config::Cache>,
@@ -121,6 +122,7 @@ impl Parts {
             self.plans.clone(),
             self.admin_key.clone(),
         )
+        .billed(self.billing.clone())
     }
 
     /// The cache, by way of this handle to its store.
@@ -163,6 +165,7 @@ impl Server {
             snapshots: Arc::default(),
             cache: Arc::new(config.cache.clone()),
             plans: Arc::new(ArcSwap::from_pointee(config.tenant.clone())),
+            billing: Arc::new(ArcSwap::from_pointee(config.billing.clone())),
             counters: Arc::default(),
             reflection,
             config,

@@ -75,6 +75,7 @@ pub struct Tenants {
     store: Handle,
     directory: Arc<Directory>,
     settings: Arc<ArcSwap<config::Tenant>>,
+    billing: Arc<ArcSwap<config::Billing>>,
     admin_key: Arc<SecretString>,
 }
 
@@ -90,8 +91,15 @@ impl Tenants {
             store,
             directory,
             settings,
+            billing: Arc::default(),
             admin_key: Arc::new(admin_key),
         }
+    }
+
+    /// The same tenants, billed in this way; otherwise in USD, closed after 3 days.
+    #[must_use]
+    pub fn billed(self, billing: Arc<ArcSwap<config::Billing>>) -> Self {
+        Self { billing, ..self }
     }
 
     /// The same tenants through another core's connection to the store.

@@ -149,7 +149,7 @@ impl Tenants {
         let Some((tenant, _)) = self.find_tenant(tenant_id).await? else {
             return Ok(None);
         };
-        let account = self.directory.accounts.of(tenant.incarnation);
+        let account = self.account(&tenant);
         let known = KnownTenant::of(&tenant, account, &self.settings.load_full());
         let known = Arc::new(known);
         self.directory

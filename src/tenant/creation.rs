@@ -152,6 +152,7 @@ impl Tenants {
             } else {
                 profile.plan
             },
+            segments: Vec::new(),
             owner: profile.owner.unwrap_or_default(),
             labels: profile.labels,
             settings: profile.settings.unwrap_or_default(),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Account, Period, Tenancy, Tenant, Tenants, Terms,
+    Period, Tenancy, Tenant, Tenants, Terms,
     plan::{self, Quotas},
     rate::Rule,
     rows,
@@ -144,9 +144,14 @@ impl Event {
     }
 
     /// All of it, in one tally.
-    fn tally(&self, account: &Account, quotas: &Quotas, at_ms: u64, now_ms: u64) -> Tally {
-        let (incarnation, counts) = (account.incarnation, self.counts());
-        let adds = rows::adds(account, at_ms, &counts);
+    fn tally(
+        &self,
+        (incarnation, segment): (Incarnation, u32),
+        quotas: &Quotas,
+        at_ms: u64,
+        now_ms: u64,
+    ) -> Tally {
+        let adds = rows::adds_in(incarnation, segment, at_ms, &self.counts());
         let [minute, rest @ ..] = adds;
         // Nobody can ask for points of a minute so long ago any more.
         let shown = now_ms.saturating_sub(at_ms) < Unit::Minute.kept() * Unit::Minute.ms();
@@ -229,8 +234,9 @@ impl Tenants {
             return Err(Error::TenantDeleted(tenant_id));
         }
 
-        let account = self.directory.accounts.of(tenant.incarnation);
-        let tally = event.tally(&account, &quotas, at_ms, now_ms);
+        let account = self.account(&tenant);
+        let place = (tenant.incarnation, tenant.segment_at(at_ms));
+        let tally = event.tally(place, &quotas, at_ms, now_ms);
         let row = rows::transfer(tenant.incarnation, Period::of(at_ms));
         let transfer = tally.adds.iter().position(|add| add.row == row);
         let space = Space::meters(tenant.incarnation);
@@ -296,7 +302,7 @@ impl Tenants {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::tenant::{Accounts, plan::CustomQuota};
+    use crate::tenant::plan::CustomQuota;
 
     const NOW: u64 = 1_795_521_630_000;
 
@@ -364,7 +370,7 @@ mod tests {
 
     #[test]
     fn the_largest_event_is_one_tally() {
-        let account = Accounts::default().of(Incarnation::random());
+        let place = (Incarnation::random(), 0);
         let metric = |n: usize| format!("m{n}");
         let level = CustomQuota {
             limit: 1,
@@ -380,12 +386,12 @@ mod tests {
             custom: (0..MAX_METRICS).map(|n| (metric(n), 1)).collect(),
             ..event()
         };
-        let tally = event.tally(&account, &quotas, NOW, NOW);
+        let tally = event.tally(place, &quotas, NOW, NOW);
         let counts: usize = tally.adds.iter().map(|add| add.counts.len()).sum();
         assert_eq!(counts, 4 * (3 + MAX_METRICS) + 1 + MAX_METRICS);
         assert!(counts <= 256);
         assert!(tally.adds.iter().all(|add| add.counts.len() <= 64));
-        let late = event.tally(&account, &quotas, NOW - 3 * Unit::Day.ms(), NOW);
+        let late = event.tally(place, &quotas, NOW - 3 * Unit::Day.ms(), NOW);
         assert_eq!(late.adds.len(), tally.adds.len() - 1, "no minute any more");
     }
 }

@@ -280,6 +280,7 @@ mod tests {
             incarnation: Incarnation::random(),
             display_name: "Old".into(),
             plan: "basic".into(),
+            segments: Vec::new(),
             owner: Owner {
                 name: "Ann".into(),
                 email: "ann@example.com".into(),

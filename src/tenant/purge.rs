@@ -2,11 +2,13 @@
 //! not know how bytes leave the store; that is `reclaim`'s work.
 //!
 //! The steps are ordered so that whoever finds a purge half done can finish it:
-//! 1. the tenant is marked, and a job is left, in one commit; from here nothing
-//!    brings the tenant back;
-//! 2. its space is removed: no entry can be read or written any more;
-//! 3. its API keys go, page by page, each page in one commit with the job's count;
-//! 4. the tenant and the job go, and a reclaim job takes their place, in one commit.
+//! 1. the tenant is marked, and a job is left with how its meters stand, in one
+//!    commit; from here nothing brings the tenant back;
+//! 2. its billing periods are closed, the last as the meters stood then;
+//! 3. its space is removed: no entry can be read or written any more, and its
+//!    meters are gone;
+//! 4. its API keys go, page by page, each page in one commit with the job's count;
+//! 5. the tenant and the job go, and a reclaim job takes their place, in one commit.
 
 mod api_keys;
 mod overdue;
@@ -16,7 +18,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Change, Tenant, Tenants, id,
+    Change, Tenant, Tenants,
+    billing::Segment,
+    id,
     once::Once,
     reclaim,
     record::{self, State, incarnation},
@@ -69,6 +73,9 @@ struct Purge {
     /// The request that began it: whoever finishes it records the answer.
     #[serde(default)]
     once: Option<Once>,
+    /// What its bill ends with; a job of an older version has none.
+    #[serde(default)]
+    end: Option<Segment>,
 }
 
 /// Notes that a tenant is to be purged at this time.
@@ -178,6 +185,7 @@ impl Tenants {
     /// Step 1.
     async fn begin(&self, mut tenant: Tenant, version: u64, once: Option<Once>) -> Result<()> {
         let held = self.held(&tenant).await?;
+        let end = self.reading(tenant.incarnation).await?;
         let now_ms = self.store.now_ms();
         tenant.purging = true;
         tenant.changed(now_ms);
@@ -190,6 +198,7 @@ impl Tenants {
             bytes: held.bytes,
             api_keys: 0,
             once,
+            end: Some(Segment::last(end)),
         };
         let due = tenant
             .purge_ms
@@ -213,7 +222,7 @@ impl Tenants {
         }
     }
 
-    /// Steps 2 to 4, as far as they are still to be done.
+    /// Steps 2 to 5, as far as they are still to be done.
     async fn finish(&self, tenant_id: &str, once: Option<&Once>) -> Result<PurgeReport> {
         let registry = Space::registry();
         let keys = [record::tenant_key(tenant_id), purge_key(tenant_id)];
@@ -228,6 +237,13 @@ impl Tenants {
             return Err(Error::no_tenant(tenant_id));
         };
         let mut purge: Purge = record::decode(&job.value)?;
+
+        let end = match &purge.end {
+            Some(end) => end.reading(),
+            None => self.reading(purge.incarnation).await?,
+        };
+        self.close_for_good(&record::decode(&tenant.value)?, end)
+            .await?;
 
         let remove = Batch {
             step: Some(Step::Remove),
@@ -288,7 +304,7 @@ impl Tenants {
         Ok(report)
     }
 
-    /// Step 4, with the answer for the requests that asked for it.
+    /// Step 5, with the answer for the requests that asked for it.
     async fn end(
         &self,
         writes: &[Write],

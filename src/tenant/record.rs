@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Grant, Quotas, Scope};
+use super::{Grant, Quotas, Scope, billing::Segment};
 use crate::{
     error::{Error, Result},
     store::{Incarnation, Key, Table},
@@ -32,6 +32,10 @@ pub struct Tenant {
     pub display_name: String,
     /// The plan's name.
     pub plan: String,
+    /// The plans it was on, as far as they are not billed yet, and the present one
+    /// last; empty where it was never on another. See [`Tenant::plans`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<Segment>,
     /// Who answers for it.
     #[serde(default)]
     pub owner: Owner,

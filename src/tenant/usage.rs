@@ -86,7 +86,7 @@ impl Tenants {
         let now_ms = self.store.now_ms();
         let units = range.units(now_ms)?;
         let tenant = self.get(caller, tenant_id).await?;
-        let account = self.directory.accounts.of(tenant.incarnation);
+        let account = self.account(&tenant);
         self.flush_account(&account).await?;
 
         let now_ms = self.store.now_ms();

@@ -14,7 +14,7 @@ use crate::{
 const KEYS: usize = 50;
 
 impl Tenants {
-    /// Step 3 of a purge; the job's version after it.
+    /// Step 4 of a purge; the job's version after it.
     pub(super) async fn remove_api_keys(&self, purge: &mut Purge, mut version: u64) -> Result<u64> {
         let registry = Space::registry();
         let mut query = keys_of(purge.incarnation, KEYS);
