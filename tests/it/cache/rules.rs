@@ -330,7 +330,7 @@ async fn limits_refuse_with_their_figures() {
         metric: "cache_entries".into(),
         limit: 2,
         used: 2,
-        scope: String::new(),
+        scope: "tenant:acme".to_owned(),
         retry_after: None,
     };
     assert!(written[0].is_ok() && written[1].is_ok() && written[3].is_ok());
