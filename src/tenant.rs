@@ -36,7 +36,10 @@ mod rows;
 mod tenancy;
 pub mod usage;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
@@ -122,6 +125,11 @@ impl Tenants {
             self.keep_uses(),
             self.keep_meters()
         );
+    }
+
+    /// How many replicas work on the store, this one included.
+    fn replicas(&self) -> u64 {
+        self.directory.replicas.load(Ordering::Relaxed).max(1)
     }
 
     /// The store it works on.

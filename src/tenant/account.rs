@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{meter::Meter, quota::Warned};
+use super::{meter::Meter, quota::Warned, rate::Rates};
 use crate::store::{Incarnation, METER_SPACES, Space};
 
 /// Accounts below which none is looked for that can leave.
@@ -24,6 +24,8 @@ pub struct Account {
     pub incarnation: Incarnation,
     /// What its calls came to.
     pub meter: Meter,
+    /// What it may draw of its rates.
+    pub(super) rates: Rates,
     /// What it was warned of in the log.
     pub(super) warned: Warned,
     /// The number of the plan's segment that is billed now.
@@ -103,6 +105,7 @@ impl Accounts {
         let account = Arc::new_cyclic(|account| Account {
             incarnation,
             meter: Meter::new(account.clone(), Arc::downgrade(&self.queue)),
+            rates: Rates::default(),
             warned: Warned::default(),
             segment: AtomicU32::new(0),
         });

@@ -57,6 +57,8 @@ pub struct Directory {
     hasher: RandomState,
     pepper: ArcSwapOption<Pepper>,
     pub(super) uses: KeyUses,
+    /// How many replicas worked on the store when that was last known.
+    pub(super) replicas: AtomicU64,
     /// What is kept of tenants between calls; never forgotten with the rest.
     pub(super) accounts: Accounts,
     /// What of them is not known to be in the store.
@@ -187,6 +189,7 @@ impl Directory {
             hasher: RandomState::new(),
             pepper: ArcSwapOption::empty(),
             uses: KeyUses::default(),
+            replicas: AtomicU64::new(1),
             accounts: Accounts::default(),
             outbox: Outbox::default(),
         }

@@ -1,13 +1,28 @@
 //! Rates: how many calls, or how much of a metric of the platform's own, in any
 //! span of time. It does not know what is counted, nor what refusals look like.
+//!
+//! The store keeps each rate's window on its clock, and leases permits of it. A
+//! replica holds a few ahead, for all its cores: a draw takes from them under a
+//! short lock, and only the one that finds too few waits for the store. Permits
+//! count in the window from the moment they are leased, so whatever replicas do
+//! with them, no more than the limit is used in any span.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod ledger;
+mod pace;
+mod permits;
+mod recent;
 
-use super::{Tenancy, Tenants, plan::Mode, rows};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use self::permits::Permits;
+use super::{Account, Tenancy, Tenants, plan::Mode, quota::OPERATIONS_PER_MINUTE};
 use crate::{
     config::{self, WhenDown},
     error::Result,
-    store::{Lease, Space},
 };
 
 /// A limit on what is used in any span of time.
@@ -61,53 +76,69 @@ pub enum Drawn {
         used: u64,
         /// The wait until so much can be drawn if nobody else draws; `None` where
         /// more than the limit was asked for.
-        retry_after: Option<std::time::Duration>,
+        retry_after: Option<Duration>,
     },
 }
 
 impl Tenants {
-    /// Draws an amount, all of it or none.
+    /// Draws an amount, all of it or none. In memory, and without an allocation,
+    /// as long as permits are at hand or a refusal is remembered.
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`](crate::error::Error::StoreUnavailable) where
     /// the store cannot be asked and the rule denies then.
     pub async fn draw(&self, tenancy: &Tenancy, rule: &Rule, amount: u64) -> Result<Drawn> {
-        let lease = Lease {
-            window: rows::window(tenancy.incarnation, &rule.metric),
-            limit: rule.limit,
-            span_ms: rule.span_ms,
-            want: amount,
-            least: amount,
-            share: 1,
-            hold_ms: 1,
-            ..Lease::default()
-        };
-        let space = Space::meters(tenancy.incarnation);
-        let leased = self.store.lease(&space, lease).await?;
-        let used = leased.counted;
-        if leased.granted >= amount {
-            return Ok(Drawn::Granted { used });
+        let rates = &tenancy.account.rates;
+        if *rule.metric == *OPERATIONS_PER_MINUTE {
+            let permits = rates.operations(&tenancy.account, rule);
+            permits
+                .draw(&self.store, self.replicas(), rule, amount)
+                .await
+        } else {
+            let permits = rates.other(&tenancy.account, rule);
+            permits
+                .draw(&self.store, self.replicas(), rule, amount)
+                .await
         }
-        Ok(Drawn::Refused {
-            used,
-            retry_after: leased.retry_after_ms.map(std::time::Duration::from_millis),
-        })
     }
 
-    /// What counts against a rate now.
+    /// What counts against a rate now, at all replicas; permits that others hold
+    /// ahead are included. One call of the store.
     ///
     /// # Errors
     /// As [`Tenants::draw`].
     pub async fn look(&self, tenancy: &Tenancy, rule: &Rule) -> Result<u64> {
-        let lease = Lease {
-            window: rows::window(tenancy.incarnation, &rule.metric),
-            limit: rule.limit,
-            span_ms: rule.span_ms,
-            share: 1,
-            hold_ms: 1,
-            ..Lease::default()
+        let rates = &tenancy.account.rates;
+        let permits = if *rule.metric == *OPERATIONS_PER_MINUTE {
+            rates.operations(&tenancy.account, rule).clone()
+        } else {
+            rates.other(&tenancy.account, rule)
         };
-        let space = Space::meters(tenancy.incarnation);
-        Ok(self.store.lease(&space, lease).await?.counted)
+        permits.look(&self.store, rule).await
+    }
+}
+
+/// The permits of a tenant at this replica, by metric.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    operations: OnceLock<Arc<Permits>>,
+    others: Mutex<HashMap<Arc<str>, Arc<Permits>>>,
+}
+
+impl Rates {
+    fn operations(&self, account: &Account, rule: &Rule) -> &Arc<Permits> {
+        let begin = || Arc::new(Permits::new(account.incarnation, rule));
+        self.operations.get_or_init(begin)
+    }
+
+    fn other(&self, account: &Account, rule: &Rule) -> Arc<Permits> {
+        // The map is whole whoever panicked while holding it.
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(permits) = others.get(&rule.metric) {
+            return permits.clone();
+        }
+        let permits = Arc::new(Permits::new(account.incarnation, rule));
+        others.insert(rule.metric.clone(), permits.clone());
+        permits
     }
 }

@@ -1,0 +1,1 @@
+//! The permits of a rate, moment by moment.
