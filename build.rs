@@ -4,7 +4,7 @@
 use std::{env, error::Error, fmt::Write, fs, path::PathBuf, process::Command};
 
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MethodDescriptor, Value};
 
 const PACKAGE: &str = "riptide.persistence.v1";
 const FILES: [&str; 3] = ["tenant_service", "cache_service", "state_service"];
@@ -57,6 +57,12 @@ fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
             };
             let audited = option(&method, "audited")?;
             let audited = audited.as_bool().ok_or("audited is a bool")?;
+            // What is not set is false.
+            let remembered = method
+                .options()
+                .get_extension(&extension(&method, "remembered")?)
+                .as_bool()
+                .ok_or("remembered is a bool")?;
             let options = method
                 .method_descriptor_proto()
                 .options
@@ -67,7 +73,7 @@ fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
             }
             let idempotency = format!("{:?}", options.idempotency_level());
             rows.push(format!(
-                "Method {{ path: \"/{}/{}\", service: \"{}\", name: \"{}\", permission: {permission:?}, audited: {audited}, idempotency: Idempotency::{idempotency} }},",
+                "Method {{ path: \"/{}/{}\", service: \"{}\", name: \"{}\", permission: {permission:?}, audited: {audited}, remembered: {remembered}, idempotency: Idempotency::{idempotency} }},",
                 service.full_name(), method.name(), service.name(), method.name(),
             ));
         }
@@ -83,15 +89,19 @@ fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
 
 /// The value of one of our options; an error where the method does not set it.
 fn option(method: &MethodDescriptor, name: &str) -> Result<Value, Box<dyn Error>> {
-    let extension = method
-        .parent_pool()
-        .get_extension_by_name(&format!("{PACKAGE}.{name}"))
-        .ok_or_else(|| format!("options.proto has no {name}"))?;
+    let extension = extension(method, name)?;
     let options: DynamicMessage = method.options();
     if !options.has_extension(&extension) {
         return Err(format!("{} has no option {name}", method.full_name()).into());
     }
     Ok(options.get_extension(&extension).into_owned())
+}
+
+fn extension(method: &MethodDescriptor, name: &str) -> Result<ExtensionDescriptor, Box<dyn Error>> {
+    let extension = method
+        .parent_pool()
+        .get_extension_by_name(&format!("{PACKAGE}.{name}"));
+    Ok(extension.ok_or_else(|| format!("options.proto has no {name}"))?)
 }
 
 fn commit() -> String {

@@ -240,6 +240,10 @@ pub struct Auth {
     /// How long an API key that was looked up is remembered.
     #[serde(deserialize_with = "unit::duration")]
     pub key_cache_ttl: Duration,
+    /// How long what was looked up of keys and tenants admits calls that may be
+    /// answered from memory while the store is down.
+    #[serde(deserialize_with = "unit::duration")]
+    pub remembered_ttl: Duration,
 }
 
 /// Tenants and their plans. The default has no plan, and no tenant fits in.

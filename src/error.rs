@@ -140,8 +140,9 @@ pub enum Error {
         used: i64,
         /// Whose rate it is, such as `tenant:acme`.
         scope: String,
-        /// When a retry can succeed.
-        retry_after: Duration,
+        /// When a retry can succeed; `None` where none can, because the limit is
+        /// less than what was asked for.
+        retry_after: Option<Duration>,
     },
     /// The service holds as many tenants as it may.
     #[error("{used} of {limit} tenants exist")]

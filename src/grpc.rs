@@ -133,6 +133,8 @@ pub struct Method {
     pub permission: &'static str,
     /// Whether every call is told to the audit log.
     pub audited: bool,
+    /// Whether it is admitted by what is remembered while the store is down.
+    pub remembered: bool,
     /// Whether it may be repeated.
     pub idempotency: Idempotency,
 }

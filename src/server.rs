@@ -161,7 +161,9 @@ impl Server {
                 reflection,
             )),
             in_flight: InFlight::new(server.max_in_flight),
-            directory: Arc::new(Directory::new(config.auth.key_cache_ttl)),
+            directory: Arc::new(
+                Directory::new(config.auth.key_cache_ttl).remembering(config.auth.remembered_ttl),
+            ),
             snapshots: Arc::default(),
             cache: Arc::new(config.cache.clone()),
             plans: Arc::new(ArcSwap::from_pointee(config.tenant.clone())),

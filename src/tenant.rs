@@ -31,6 +31,7 @@ pub mod quota;
 pub mod rate;
 pub mod reclaim;
 pub mod record;
+mod replicas;
 mod rotation;
 mod rows;
 mod tenancy;
@@ -123,7 +124,8 @@ impl Tenants {
             reclaim,
             self.purge_overdue(),
             self.keep_uses(),
-            self.keep_meters()
+            self.keep_meters(),
+            self.keep_alive()
         );
     }
 

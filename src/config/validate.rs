@@ -174,6 +174,13 @@ fn store(config: &Config, note: Note<'_>) {
         Duration::ZERO,
         most,
     );
+    span(
+        note,
+        "auth.remembered_ttl",
+        config.auth.remembered_ttl,
+        Duration::ZERO,
+        60 * most,
+    );
 }
 
 /// Only the form; what is behind it shows when it is used.

@@ -21,12 +21,21 @@ impl Auth {
         Self { tenants }
     }
 
-    /// Who calls, by the key in the headers.
+    /// Who makes a call of this RPC, by the key in the headers.
     ///
     /// # Errors
     /// [`Error::KeyMissing`], [`Error::KeyInvalid`], and those of the store.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller> {
-        self.tenants.authenticate(bearer(headers)?).await
+    pub(super) async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        method: &Method,
+    ) -> Result<Caller> {
+        let bearer = bearer(headers)?;
+        if method.remembered {
+            self.tenants.authenticate_remembering(bearer).await
+        } else {
+            self.tenants.authenticate(bearer).await
+        }
     }
 }
 
@@ -78,6 +87,7 @@ mod tests {
             name: "M",
             permission: "cache.raed",
             audited: false,
+            remembered: false,
             idempotency: crate::grpc::Idempotency::Idempotent,
         };
         assert!(permit(&Caller::Admin, &method).is_err());

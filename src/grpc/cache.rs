@@ -39,6 +39,7 @@ impl CacheApi {
             .await?;
         context.tell_of(&tenancy);
         self.tenants.admit_transfer(&tenancy).await?;
+        self.tenants.charge(&tenancy).await?;
         Ok(tenancy)
     }
 

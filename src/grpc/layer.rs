@@ -164,7 +164,7 @@ impl Inside {
     async fn admitted(&self, mut request: Request<Incoming>, call: &Call) -> Response<Body> {
         // Health and reflection are open to all, and look at no caller.
         if let Route::Rpc(method) = call.route {
-            let caller = match self.auth.authenticate(request.headers()).await {
+            let caller = match self.auth.authenticate(request.headers(), method).await {
                 Ok(caller) => caller,
                 Err(error) => return call.refused(&error),
             };

@@ -298,7 +298,7 @@ impl Shape {
                 retry_after,
             } => Self::new(Code::ResourceExhausted, "RATE_LIMITED")
                 .quota(scope, metric, (*limit, *used), error)
-                .retry(Some(*retry_after)),
+                .retry(*retry_after),
             Error::MaxTenants { limit, used } => {
                 let int64 = |figure| i64::try_from(figure).unwrap_or(i64::MAX);
                 Self::new(Code::ResourceExhausted, "MAX_TENANTS").quota(
@@ -326,14 +326,11 @@ impl Shape {
 /// What the client's retry policy is told about a refusal for want of room.
 fn pushback_ms(error: &Error) -> Option<i64> {
     match error {
-        Error::RateLimited { retry_after, .. } => Some(
-            i64::try_from(retry_after.as_millis())
-                .unwrap_or(i64::MAX)
-                .max(1),
-        ),
-        Error::QuotaExceeded { retry_after, .. } => Some(retry_after.map_or(-1, |after| {
-            i64::try_from(after.as_millis()).unwrap_or(i64::MAX).max(1)
-        })),
+        Error::RateLimited { retry_after, .. } | Error::QuotaExceeded { retry_after, .. } => {
+            Some(retry_after.map_or(-1, |after| {
+                i64::try_from(after.as_millis()).unwrap_or(i64::MAX).max(1)
+            }))
+        }
         Error::MaxTenants { .. } | Error::StoreFull => Some(-1),
         _ => None,
     }

@@ -1,6 +1,8 @@
 //! Who calls, and whether they may: answered from memory, and from the store
 //! only what is not remembered. It does not know what the call will do.
 
+mod remembering;
+
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;

@@ -41,6 +41,10 @@ const ABSENT: Duration = Duration::from_secs(1);
 /// Tenants and keys remembered, each at most so many.
 const CAPACITY: usize = 100_000;
 
+/// How long the store is left alone after it did not answer, by what can go on
+/// without it.
+const DOWN_MS: u64 = 250;
+
 /// How long the feed rests after a fault of the store.
 const REST: Duration = Duration::from_millis(100);
 
@@ -51,6 +55,11 @@ pub struct Directory {
     fresh_until_ms: AtomicU64,
     /// How long a record is remembered, changed or not.
     ttl: Duration,
+    /// How long it is remembered for what must go on without the store.
+    outage_ttl: Duration,
+    /// Milliseconds after `began` until which the store is not asked by what can
+    /// go on without it.
+    down_until_ms: AtomicU64,
     keys: Cache<Box<str>, (KnownKey, Instant)>,
     tenants: Cache<Box<str>, (Arc<KnownTenant>, Instant)>,
     stripes: [Mutex<u64>; 64],
@@ -183,6 +192,8 @@ impl Directory {
             began: Instant::now(),
             fresh_until_ms: AtomicU64::new(0),
             ttl,
+            outage_ttl: Duration::ZERO,
+            down_until_ms: AtomicU64::new(0),
             keys: Cache::new(CAPACITY),
             tenants: Cache::new(CAPACITY),
             stripes: std::array::from_fn(|_| Mutex::new(0)),
@@ -193,6 +204,15 @@ impl Directory {
             accounts: Accounts::default(),
             outbox: Outbox::default(),
         }
+    }
+
+    /// The same, with records remembered for so long for what must go on without
+    /// the store; see [`Tenants::authenticate_remembering`].
+    ///
+    /// [`Tenants::authenticate_remembering`]: super::Tenants::authenticate_remembering
+    #[must_use]
+    pub fn remembering(self, outage_ttl: Duration) -> Self {
+        Self { outage_ttl, ..self }
     }
 
     /// Follows the store's change feed, for as long as it is polled. One replica
@@ -234,23 +254,68 @@ impl Directory {
 
     /// Whether the feed has proved itself lately.
     pub fn is_fresh(&self) -> bool {
-        self.elapsed_ms() < self.fresh_until_ms.load(Ordering::Acquire)
+        self.is_fresh_at(Instant::now())
+    }
+
+    fn is_fresh_at(&self, now: Instant) -> bool {
+        self.ms_at(now) < self.fresh_until_ms.load(Ordering::Acquire)
     }
 
     fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.ms_at(Instant::now())
+    }
+
+    fn ms_at(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.began);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// What is remembered of an API key.
     pub(super) fn key(&self, key_id: &str) -> Option<KnownKey> {
-        let (known, until) = self.keys.get(key_id)?;
-        (self.is_fresh() && Instant::now() < until).then_some(known)
+        let (known, since) = self.keys.get(key_id)?;
+        let ttl = match known {
+            KnownKey::Present(_) => self.ttl,
+            KnownKey::Absent => self.ttl.min(ABSENT),
+        };
+        self.holds(since, ttl).then_some(known)
     }
 
     /// What is remembered of a tenant.
     pub(super) fn tenant(&self, tenant_id: &str) -> Option<Arc<KnownTenant>> {
-        let (known, until) = self.tenants.get(tenant_id)?;
-        (self.is_fresh() && Instant::now() < until).then_some(known)
+        let (known, since) = self.tenants.get(tenant_id)?;
+        self.holds(since, self.ttl).then_some(known)
+    }
+
+    /// Whether what was looked up then may be used.
+    fn holds(&self, since: Instant, ttl: Duration) -> bool {
+        let now = Instant::now();
+        self.is_fresh_at(now) && now.saturating_duration_since(since) < ttl
+    }
+
+    /// What was looked up of an API key not too long ago for what must go on
+    /// without the store.
+    pub(super) fn key_of_old(&self, key_id: &str) -> Option<KnownKey> {
+        let (known, since) = self.keys.get(key_id)?;
+        (since.elapsed() < self.outage_ttl).then_some(known)
+    }
+
+    /// The same of a tenant.
+    pub(super) fn tenant_of_old(&self, tenant_id: &str) -> Option<Arc<KnownTenant>> {
+        let (known, since) = self.tenants.get(tenant_id)?;
+        (since.elapsed() < self.outage_ttl).then_some(known)
+    }
+
+    /// Notes that the store did not answer: for a moment, what can go on without it
+    /// does not wait for it.
+    pub(super) fn note_down(&self) {
+        let until = self.elapsed_ms().saturating_add(DOWN_MS);
+        self.down_until_ms.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether the store did not answer a moment ago, and nothing was heard of it
+    /// since.
+    pub(super) fn is_down(&self) -> bool {
+        self.elapsed_ms() < self.down_until_ms.load(Ordering::Relaxed) && !self.is_fresh()
     }
 
     /// Begins a look-up; take it before the store is read.
@@ -261,20 +326,15 @@ impl Directory {
     }
 
     pub(super) fn remember_key(&self, token: Token, key_id: &str, known: KnownKey) {
-        let ttl = match known {
-            KnownKey::Present(_) => self.ttl,
-            KnownKey::Absent => self.ttl.min(ABSENT),
-        };
         self.remember(token, || {
-            self.keys
-                .insert(key_id.into(), (known, Instant::now() + ttl))
+            self.keys.insert(key_id.into(), (known, Instant::now()));
         });
     }
 
     pub(super) fn remember_tenant(&self, token: Token, tenant_id: &str, known: Arc<KnownTenant>) {
         self.remember(token, || {
             self.tenants
-                .insert(tenant_id.into(), (known, Instant::now() + self.ttl))
+                .insert(tenant_id.into(), (known, Instant::now()));
         });
     }
 
@@ -284,10 +344,10 @@ impl Directory {
     pub(super) fn renew_tenant(&self, token: Token, from: &Arc<KnownTenant>, to: Arc<KnownTenant>) {
         let tenant_id = to.terms.tenant_id.clone();
         self.remember(token, || {
-            if let Some((known, until)) = self.tenants.peek(&*tenant_id)
+            if let Some((known, since)) = self.tenants.peek(&*tenant_id)
                 && Arc::ptr_eq(&known, from)
             {
-                self.tenants.insert((&*tenant_id).into(), (to, until));
+                self.tenants.insert((&*tenant_id).into(), (to, since));
             }
         });
     }

@@ -19,10 +19,14 @@ use std::{
 };
 
 use self::permits::Permits;
-use super::{Account, Tenancy, Tenants, plan::Mode, quota::OPERATIONS_PER_MINUTE};
+use super::{
+    Account, Tenancy, Tenants,
+    plan::Mode,
+    quota::{OPERATIONS_PER_MINUTE, Warning},
+};
 use crate::{
     config::{self, WhenDown},
-    error::Result,
+    error::{Error, Result},
 };
 
 /// A limit on what is used in any span of time.
@@ -81,12 +85,35 @@ pub enum Drawn {
 }
 
 impl Tenants {
+    /// Takes one operation from the tenant's rate, for a call that was admitted.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`]; those of [`Tenants::draw`].
+    pub async fn charge(&self, tenancy: &Tenancy) -> Result<()> {
+        let Some(rule) = &tenancy.operations else {
+            return Ok(());
+        };
+        match self.draw(tenancy, rule, 1).await? {
+            Drawn::Granted { .. } => Ok(()),
+            Drawn::Refused { used, retry_after } => {
+                let passed = Warning::new(OPERATIONS_PER_MINUTE, rule.limit, used);
+                tenancy.passed(rule.mode, passed, |passed, scope| Error::RateLimited {
+                    metric: passed.metric,
+                    limit: passed.limit,
+                    used: passed.used,
+                    scope,
+                    retry_after,
+                })
+            }
+        }
+    }
+
     /// Draws an amount, all of it or none. In memory, and without an allocation,
     /// as long as permits are at hand or a refusal is remembered.
     ///
     /// # Errors
-    /// [`Error::StoreUnavailable`](crate::error::Error::StoreUnavailable) where
-    /// the store cannot be asked and the rule denies then.
+    /// [`Error::StoreUnavailable`] where the store cannot be asked and the rule
+    /// denies then.
     pub async fn draw(&self, tenancy: &Tenancy, rule: &Rule, amount: u64) -> Result<Drawn> {
         let rates = &tenancy.account.rates;
         if *rule.metric == *OPERATIONS_PER_MINUTE {
