@@ -61,7 +61,8 @@ pub struct Checked {
 
 impl Tenants {
     /// Admits a call that checks a quota of a tenant. A tenant that is read-only may
-    /// look, and what it holds may be given back.
+    /// look, and what it holds may be given back. While the store cannot be asked,
+    /// what is remembered of the tenant admits.
     ///
     /// # Errors
     /// As [`Tenants::admit`]; [`Error::ScopeMissing`] for [`Deed::Release`] by
@@ -76,7 +77,7 @@ impl Tenants {
             Deed::Peek | Deed::Release => Access::Read,
             Deed::Consume => Access::Write,
         };
-        let tenancy = self.admit(caller, tenant_id, access).await?;
+        let tenancy = self.admit_remembering(caller, tenant_id, access).await?;
         match (caller, deed) {
             (Caller::Key(_), Deed::Release) => Err(Error::ScopeMissing {
                 scope: "admin".into(),

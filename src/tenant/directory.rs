@@ -11,6 +11,8 @@
 //!   still stands; a drop changes the token. So a record read before a change
 //!   cannot be remembered after it.
 
+mod outage;
+
 use std::{
     hash::{BuildHasher, RandomState},
     sync::{
@@ -40,10 +42,6 @@ const ABSENT: Duration = Duration::from_secs(1);
 
 /// Tenants and keys remembered, each at most so many.
 const CAPACITY: usize = 100_000;
-
-/// How long the store is left alone after it did not answer, by what can go on
-/// without it.
-const DOWN_MS: u64 = 250;
 
 /// How long the feed rests after a fault of the store.
 const REST: Duration = Duration::from_millis(100);
@@ -290,32 +288,6 @@ impl Directory {
     fn holds(&self, since: Instant, ttl: Duration) -> bool {
         let now = Instant::now();
         self.is_fresh_at(now) && now.saturating_duration_since(since) < ttl
-    }
-
-    /// What was looked up of an API key not too long ago for what must go on
-    /// without the store.
-    pub(super) fn key_of_old(&self, key_id: &str) -> Option<KnownKey> {
-        let (known, since) = self.keys.get(key_id)?;
-        (since.elapsed() < self.outage_ttl).then_some(known)
-    }
-
-    /// The same of a tenant.
-    pub(super) fn tenant_of_old(&self, tenant_id: &str) -> Option<Arc<KnownTenant>> {
-        let (known, since) = self.tenants.get(tenant_id)?;
-        (since.elapsed() < self.outage_ttl).then_some(known)
-    }
-
-    /// Notes that the store did not answer: for a moment, what can go on without it
-    /// does not wait for it.
-    pub(super) fn note_down(&self) {
-        let until = self.elapsed_ms().saturating_add(DOWN_MS);
-        self.down_until_ms.store(until, Ordering::Relaxed);
-    }
-
-    /// Whether the store did not answer a moment ago, and nothing was heard of it
-    /// since.
-    pub(super) fn is_down(&self) -> bool {
-        self.elapsed_ms() < self.down_until_ms.load(Ordering::Relaxed) && !self.is_fresh()
     }
 
     /// Begins a look-up; take it before the store is read.

@@ -118,14 +118,10 @@ impl Tenants {
         let rates = &tenancy.account.rates;
         if *rule.metric == *OPERATIONS_PER_MINUTE {
             let permits = rates.operations(&tenancy.account, rule);
-            permits
-                .draw(&self.store, self.replicas(), rule, amount)
-                .await
+            permits.draw(self, rule, amount).await
         } else {
             let permits = rates.other(&tenancy.account, rule);
-            permits
-                .draw(&self.store, self.replicas(), rule, amount)
-                .await
+            permits.draw(self, rule, amount).await
         }
     }
 
@@ -141,7 +137,7 @@ impl Tenants {
         } else {
             rates.other(&tenancy.account, rule)
         };
-        permits.look(&self.store, rule).await
+        permits.look(self, rule).await
     }
 }
 

@@ -2,4 +2,5 @@
 //! reaches its answers.
 
 mod cache;
+mod rate;
 mod tenant;

@@ -40,7 +40,7 @@ impl Pace {
         self.target >= BRISK
     }
 
-    /// How many permits a lease should hold that is asked for now.
+    /// How many permits the next lease should hold.
     pub(super) fn target(&mut self, now: Instant) -> u64 {
         let elapsed = now.saturating_duration_since(self.since);
         let worth = u128::from(self.drawn) * WORTH.as_micros() / elapsed.as_micros().max(1);

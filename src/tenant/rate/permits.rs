@@ -21,11 +21,12 @@ use super::{
 use crate::{
     config::WhenDown,
     error::{Error, Result},
-    store::{self, Handle, Incarnation, Lease, Space},
-    tenant::rows,
+    store::{self, Incarnation, Lease, Space},
+    tenant::{Tenants, rows},
 };
 
-/// How long the store may take to answer; after that it counts as down.
+/// How long the store may take to answer, unless it answers others: after that it
+/// counts as down.
 const WAIT: Duration = Duration::from_millis(250);
 
 /// The permits of one rate of one tenant at this replica.
@@ -50,62 +51,49 @@ impl Permits {
     /// Draws an amount, all of it or none.
     pub(super) async fn draw(
         self: &Arc<Self>,
-        store: &Handle,
-        replicas: u64,
+        tenants: &Tenants,
         rule: &Rule,
         amount: u64,
     ) -> Result<Drawn> {
-        match self.attempt(store, replicas, rule, amount) {
+        match self.attempt(tenants, rule, amount) {
             Attempt::Decided(drawn) => Ok(drawn),
             Attempt::Denied => Err(Error::StoreUnavailable),
             // Boxed, so that the usual path does not carry its room.
-            Attempt::Short(_) => Box::pin(self.wait(store, replicas, rule, amount)).await,
+            Attempt::Short(_) => Box::pin(self.wait(tenants, rule, amount)).await,
         }
     }
 
     /// Draws where that can be decided at once; has the store asked where permits
     /// run low.
-    fn attempt(
-        self: &Arc<Self>,
-        store: &Handle,
-        replicas: u64,
-        rule: &Rule,
-        amount: u64,
-    ) -> Attempt {
-        let now = Instant::now();
+    fn attempt(self: &Arc<Self>, tenants: &Tenants, rule: &Rule, amount: u64) -> Attempt {
+        let (replicas, now) = (tenants.replicas(), Instant::now());
         let mut ledger = self.lock();
         let attempt = ledger.draw(rule, amount, replicas, now);
         if ledger.runs_low(now) {
             if let Some(ask) = ledger.ask(1, replicas, now) {
-                self.spawn(store, Some(ask));
+                self.spawn(tenants, Some(ask));
             }
         } else if ledger.is_untold() {
             ledger.kept = true;
-            self.spawn(store, None);
+            self.spawn(tenants, None);
         }
         attempt
     }
 
     /// Draws after the store was asked, as often as others were faster.
-    async fn wait(
-        self: &Arc<Self>,
-        store: &Handle,
-        replicas: u64,
-        rule: &Rule,
-        amount: u64,
-    ) -> Result<Drawn> {
+    async fn wait(self: &Arc<Self>, tenants: &Tenants, rule: &Rule, amount: u64) -> Result<Drawn> {
         let _waiting = Waiting::begin(self, amount);
         loop {
             let mut turned = pin!(self.turned.notified());
             // From here on no turn is missed.
             turned.as_mut().enable();
-            match self.attempt(store, replicas, rule, amount) {
+            match self.attempt(tenants, rule, amount) {
                 Attempt::Decided(drawn) => return Ok(drawn),
                 Attempt::Denied => return Err(Error::StoreUnavailable),
                 Attempt::Short(short) => {
-                    let ask = self.lock().ask(short, replicas, Instant::now());
+                    let ask = self.lock().ask(short, tenants.replicas(), Instant::now());
                     if let Some(ask) = ask {
-                        self.spawn(store, Some(ask));
+                        self.spawn(tenants, Some(ask));
                     }
                 }
             }
@@ -114,7 +102,7 @@ impl Permits {
     }
 
     /// What counts now, at all replicas.
-    pub(super) async fn look(&self, store: &Handle, rule: &Rule) -> Result<u64> {
+    pub(super) async fn look(&self, tenants: &Tenants, rule: &Rule) -> Result<u64> {
         let lease = Lease {
             limit: rule.limit,
             span_ms: rule.span_ms,
@@ -122,7 +110,7 @@ impl Permits {
             share: 1,
             ..Lease::default()
         };
-        let leased = self.lease(store, lease).await;
+        let leased = self.lease(tenants, lease).await;
         let mut ledger = self.lock();
         match leased {
             Ok(leased) => {
@@ -134,36 +122,44 @@ impl Permits {
         }
     }
 
-    async fn lease(&self, store: &Handle, lease: Lease) -> store::Result<store::Leased> {
+    async fn lease(&self, tenants: &Tenants, lease: Lease) -> store::Result<store::Leased> {
         let window = self.window.clone();
-        let call = store.lease(&self.space, Lease { window, ..lease });
-        timeout(WAIT, call).await.unwrap_or_else(|_| {
-            let late = "it did not answer for permits in time".to_owned();
-            Err(store::Error::OutcomeUnknown(late))
-        })
+        let mut call = pin!(tenants.store.lease(&self.space, Lease { window, ..lease }));
+        loop {
+            match timeout(WAIT, &mut call).await {
+                Ok(answer) => return answer,
+                // The store answers others, so it is only busy, and to count without
+                // it would pass the limit.
+                Err(_) if tenants.directory.is_fresh() => {}
+                Err(_) => {
+                    let late = "it did not answer for permits in time".to_owned();
+                    return Err(store::Error::OutcomeUnknown(late));
+                }
+            }
+        }
     }
 
     /// Asks the store, on this core and whatever becomes of the caller, and then
     /// gives back what nobody used.
-    fn spawn(self: &Arc<Self>, store: &Handle, ask: Option<Ask>) {
-        let (permits, store) = (self.clone(), store.clone());
+    fn spawn(self: &Arc<Self>, tenants: &Tenants, ask: Option<Ask>) {
+        let (permits, tenants) = (self.clone(), tenants.clone());
         // Made here, so that they end even where the task never begins.
         let turn = ask.map(|ask| (ask, Turn(self.clone())));
         let keeper = turn.is_none().then(|| Keeper::of(self));
         tokio::spawn(async move {
             if let Some((ask, turn)) = turn {
-                permits.ask(&store, ask, turn).await;
+                permits.ask(&tenants, ask, turn).await;
                 if std::mem::replace(&mut permits.lock().kept, true) {
                     return;
                 }
             }
             let keeper = keeper.unwrap_or_else(|| Keeper::of(&permits));
-            permits.keep(&store, keeper).await;
+            permits.keep(&tenants, keeper).await;
         });
     }
 
-    async fn ask(&self, store: &Handle, ask: Ask, turn: Turn) {
-        let answer = self.lease(store, ask.lease.clone()).await;
+    async fn ask(&self, tenants: &Tenants, ask: Ask, turn: Turn) {
+        let answer = self.lease(tenants, ask.lease.clone()).await;
         let (mut ledger, now) = (self.lock(), Instant::now());
         match answer {
             Ok(leased) => ledger.heard(&ask, leased, now),
@@ -178,7 +174,7 @@ impl Permits {
     }
 
     /// Tells the store what was not used, until nothing is held any more.
-    async fn keep(self: &Arc<Self>, store: &Handle, keeper: Keeper) {
+    async fn keep(self: &Arc<Self>, tenants: &Tenants, keeper: Keeper) {
         loop {
             let again = self.lock().look_again(Instant::now());
             let Some(again) = again else {
@@ -188,7 +184,7 @@ impl Permits {
             sleep_until(again.into()).await;
             let ask = self.lock().tell(Instant::now());
             if let Some(ask) = ask {
-                self.ask(store, ask, Turn(self.clone())).await;
+                self.ask(tenants, ask, Turn(self.clone())).await;
             }
         }
     }

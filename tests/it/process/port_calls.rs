@@ -64,7 +64,9 @@ async fn cost<T>(server: &Server, mut call: impl AsyncFnMut(usize) -> Result<T, 
     }
     costs
         .into_iter()
-        .min_by_key(|cost| cost.read + cost.commit + cost.list + cost.tally + cost.rows)
+        .min_by_key(|cost| {
+            cost.read + cost.commit + cost.list + cost.tally + cost.rows + cost.lease
+        })
         .unwrap()
 }
 
