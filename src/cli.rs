@@ -1,6 +1,8 @@
 //! The command line: the server, and the commands that call one. It knows the
 //! contract as any client does, and nothing of what is behind it.
 
+mod amount;
+mod billing;
 mod cache;
 mod client;
 mod failure;
@@ -8,6 +10,7 @@ mod health;
 mod json;
 mod key;
 mod output;
+mod plot;
 mod quota;
 mod serve;
 mod server_info;
@@ -53,6 +56,12 @@ enum Command {
     /// Read, write, list and flush cache entries.
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Set what a tenant may use, and ask whether it may use more.
+    #[command(subcommand)]
+    Quota(quota::Command),
+    /// Export what all tenants owe.
+    #[command(subcommand)]
+    Billing(billing::Command),
     /// Ask whether the server and its components serve; fit for a probe.
     Health(health::Health),
     /// Tell whom the API key belongs to and what it may do.
@@ -73,6 +82,8 @@ pub fn run() -> ExitCode {
         Command::Tenant(command) => client::run(command.run(&global)),
         Command::Key(command) => client::run(command.run(&global)),
         Command::Cache(command) => client::run(command.run(&global)),
+        Command::Quota(command) => client::run(command.run(&global)),
+        Command::Billing(command) => client::run(command.run(&global)),
         Command::Health(health) => client::run(health.run(&global)),
         Command::Whoami => client::run(server_info::whoami(&global)),
         Command::Info => client::run(server_info::info(&global)),

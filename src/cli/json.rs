@@ -1,11 +1,14 @@
 //! Messages as JSON: the fields' names in the contract, times as RFC 3339,
 //! enums by their names. It does not know which command shows them.
 
+mod metering;
+
 use std::collections::{BTreeMap, HashMap};
 
 use prost_types::{Struct, Timestamp, value::Kind};
 use serde_json::{Map, Number, Value, json};
 
+pub(super) use self::metering::{quota_mode, quota_usage, statement, usage, usage_point};
 use crate::proto::v1::{
     ApiKey, CacheEntry, KeyInfo, PurgeReport, Quotas, SuspensionMode, Tenant, TenantState,
 };
@@ -77,12 +80,8 @@ fn quotas(quotas: &Quotas) -> Value {
     }
     let modes: Map<_, _> = quotas
         .modes
-        .keys()
-        .map(|metric| {
-            let mode = quotas.modes.get(metric).copied().unwrap_or_default();
-            let mode = crate::proto::v1::QuotaMode::try_from(mode).map(|mode| mode.as_str_name());
-            (metric.clone(), name(mode, "QUOTA_MODE_"))
-        })
+        .iter()
+        .map(|(metric, mode)| (metric.clone(), quota_mode(*mode)))
         .collect();
     if !modes.is_empty() {
         fields.insert("modes".to_owned(), modes.into());

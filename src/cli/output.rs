@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
 use super::failure::{Exit, Failure};
@@ -75,6 +75,26 @@ pub(super) fn list(things: &[Value], fields: &[&str]) -> String {
     lines(&table)
 }
 
+/// Many things: a line each, of these cells; numbers stand at the right of their
+/// column.
+pub(super) fn grid(
+    header: &[&str],
+    numbers: &[usize],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
+    let mut table = table();
+    table.set_header(header.iter().map(|name| name.to_uppercase()));
+    for row in rows {
+        table.add_row(row.into_iter().map(|cell| clean(&cell)));
+    }
+    for column in numbers {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    lines(&table)
+}
+
 fn lines(table: &Table) -> String {
     // The style leaves a blank before each line and blanks after it.
     let lines: Vec<_> = table.lines().map(|line| line.trim().to_owned()).collect();
@@ -115,7 +135,7 @@ fn flatten(name: String, value: &Value, row: &mut dyn FnMut(&str, String)) {
     }
 }
 
-/// A value in one line, without anything a terminal would obey.
+/// A value in one line.
 fn plain(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
@@ -123,6 +143,11 @@ fn plain(value: &Value) -> String {
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     };
+    clean(&text)
+}
+
+/// Without anything a terminal would obey.
+fn clean(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character.is_control() {

@@ -1,115 +1,242 @@
-//! `--quota metric=limit` and `--quota-mode metric=mode`. It does not know what
-//! a plan grants.
+//! `quota`: what a tenant may use, set and asked. It knows no rule of it; the
+//! server does.
 
-use crate::{
-    config,
-    proto::v1::{QuotaMode, Quotas},
+pub(super) mod setting;
+
+use std::collections::HashSet;
+
+use clap::{Args, Subcommand};
+use prost_types::FieldMask;
+use serde_json::json;
+
+use self::setting::{Limit, Mode, Setting};
+use super::{
+    amount,
+    client::{Client, Global},
+    failure::{Exit, Failure},
+    json,
+    output::{self, show},
+    tenant::Write,
+};
+use crate::proto::v1::{
+    CheckQuotaMode, CheckQuotaRequest, CustomQuota, GetTenantRequest, QuotaMode, Quotas, Tenant,
+    UpdateTenantRequest,
 };
 
-/// A limit as it is typed.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Set quotas of a tenant; those that are not named stay as they are.
+    #[command(after_help = SET_HELP)]
+    Set(Set),
+    /// Ask whether a tenant may use an amount of a metric: exit code 0 if it may,
+    /// 1 if not.
+    Check(Check),
+}
+
+const SET_HELP: &str = "Examples:
+  quota set acme memory_bytes=2GiB               a limit of the service's own metrics
+  quota set acme cache_entries=-1                unlimited
+  quota set acme cache_entries=default           back to the plan's, mode included
+  quota set acme memory_bytes=2GiB:warn          a limit, and what happens at it
+  quota set acme memory_bytes=:shadow            only what happens at it
+  quota set acme pages_rendered=1000/1h          a metric of the platform's own: in any hour
+  quota set acme seats=25                        one without a window: a level
+
+The service's own metrics are memory_bytes, cache_entries, storage_bytes,
+operations_per_minute, data_transfer_bytes and active_sessions. Modes are enforce
+(refuse), warn (let through, count, tell) and shadow (let through, count).";
+
+#[derive(Args, Debug)]
+pub(super) struct Set {
+    /// The tenant [default: --tenant], then quotas.
+    #[arg(value_name = "[TENANT] METRIC=LIMIT[:MODE]", required = true, value_parser = word)]
+    words: Vec<Word>,
+    /// Only if the tenant has not changed since it had this etag [default: the one
+    /// this command reads; none beside --request-id, since a retry would read
+    /// another].
+    #[arg(long)]
+    etag: Option<String>,
+    #[command(flatten)]
+    write: Write,
+}
+
 #[derive(Clone, Debug)]
-pub(super) struct Limit {
-    pub(super) metric: String,
-    /// `None` gives the metric back to the plan.
-    limit: Option<i64>,
+enum Word {
+    Tenant(String),
+    Quota(Setting),
 }
 
-/// What happens at a limit.
-#[derive(Clone, Debug)]
-pub(super) struct Mode {
-    pub(super) metric: String,
-    mode: QuotaMode,
+#[derive(Args, Debug)]
+pub(super) struct Check {
+    /// The tenant [default: --tenant], then the metric: the service's or one of the
+    /// platform's own.
+    #[arg(value_name = "[TENANT] METRIC", required = true, num_args = 1..=2)]
+    words: Vec<String>,
+    /// How much.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
+    amount: i64,
+    /// Consume the amount, if it is allowed, in the same step.
+    #[arg(long, conflicts_with = "release")]
+    consume: bool,
+    /// Give the amount of a level of the platform's own back.
+    #[arg(long)]
+    release: bool,
 }
 
-/// Reads `memory_bytes=1GiB`, `cache_entries=-1`, `active_sessions=plan`.
-pub(super) fn limit(text: &str) -> Result<Limit, String> {
-    let (metric, limit) = pair(text, "a limit, such as memory_bytes=1GiB")?;
-    let bytes = metric.ends_with("_bytes");
-    let limit = match limit {
-        "plan" => None,
-        "-1" | "unlimited" => Some(-1),
-        _ => {
-            let read = if bytes {
-                config::read_size(limit)
-            } else {
-                limit.parse().ok()
-            };
-            let read = read.and_then(|limit| i64::try_from(limit).ok());
-            Some(read.ok_or(match bytes {
-                true => "a size (bytes, 512KiB, 1GiB), -1 for unlimited, or `plan` is allowed",
-                false => "a whole number, -1 for unlimited, or `plan` is allowed",
-            })?)
-        }
-    };
-    Ok(Limit {
-        metric: metric.to_owned(),
-        limit,
-    })
-}
-
-/// Reads `cache_entries=warn`.
-pub(super) fn mode(text: &str) -> Result<Mode, String> {
-    let (metric, mode) = pair(text, "a mode, such as cache_entries=warn")?;
-    let mode = match mode {
-        "enforce" => QuotaMode::Enforce,
-        "warn" => QuotaMode::Warn,
-        "shadow" => QuotaMode::Shadow,
-        _ => return Err("enforce, warn or shadow is allowed".to_owned()),
-    };
-    Ok(Mode {
-        metric: metric.to_owned(),
-        mode,
-    })
-}
-
-fn pair<'a>(text: &'a str, expected: &str) -> Result<(&'a str, &'a str), String> {
-    let (metric, value) = text
-        .split_once('=')
-        .ok_or_else(|| format!("expected {expected}"))?;
-    match field(&mut Quotas::default(), metric) {
-        Some(_) => Ok((metric, value)),
-        None => Err(format!(
-            "there is no metric {metric:?}; there are: {}",
-            METRICS.join(", ")
-        )),
+fn word(text: &str) -> Result<Word, String> {
+    match text.contains('=') {
+        true => setting::setting(text).map(Word::Quota),
+        false => Ok(Word::Tenant(text.to_owned())),
     }
 }
 
-const METRICS: [&str; 6] = [
-    "memory_bytes",
-    "cache_entries",
-    "storage_bytes",
-    "operations_per_minute",
-    "data_transfer_bytes",
-    "active_sessions",
-];
-
-fn field<'a>(quotas: &'a mut Quotas, metric: &str) -> Option<&'a mut Option<i64>> {
-    match metric {
-        "memory_bytes" => Some(&mut quotas.memory_bytes),
-        "cache_entries" => Some(&mut quotas.cache_entries),
-        "storage_bytes" => Some(&mut quotas.storage_bytes),
-        "operations_per_minute" => Some(&mut quotas.operations_per_minute),
-        "data_transfer_bytes" => Some(&mut quotas.data_transfer_bytes),
-        "active_sessions" => Some(&mut quotas.active_sessions),
-        _ => None,
-    }
-}
-
-/// The message; `None` where nothing is given.
-pub(super) fn message(limits: &[Limit], modes: &[Mode]) -> Option<Quotas> {
-    if limits.is_empty() && modes.is_empty() {
-        return None;
-    }
-    let mut quotas = Quotas::default();
-    for limit in limits {
-        if let Some(field) = field(&mut quotas, &limit.metric) {
-            *field = limit.limit;
+impl Command {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self {
+            Self::Set(set) => set.run(global).await,
+            Self::Check(check) => check.run(global).await,
         }
     }
-    quotas.modes = modes
-        .iter()
-        .map(|mode| (mode.metric.clone(), mode.mode.into()))
-        .collect();
-    Some(quotas)
+}
+
+impl Set {
+    /// The tenant, and what is set, each metric once.
+    fn read(&self, global: &Global) -> Result<(String, Vec<&Setting>), Failure> {
+        let (mut tenant, mut settings) = (None, Vec::new());
+        let mut seen = HashSet::new();
+        for (at, word) in self.words.iter().enumerate() {
+            match word {
+                Word::Tenant(id) if at == 0 => tenant = Some(id.clone()),
+                Word::Tenant(text) => {
+                    let message = format!("{text:?}: expected a quota, such as memory_bytes=1GiB");
+                    return Err(Failure::usage(message));
+                }
+                Word::Quota(setting) if !seen.insert(&setting.metric) => {
+                    let message = format!("{} is set twice", setting.metric);
+                    return Err(Failure::usage(message));
+                }
+                Word::Quota(setting) => settings.push(setting),
+            }
+        }
+        if settings.is_empty() {
+            return Err(Failure::usage("no quota is named; see --help"));
+        }
+        Ok((tenant.unwrap_or_else(|| global.tenant_id()), settings))
+    }
+
+    async fn run(self, global: &Global) -> Result<(), Failure> {
+        let (tenant_id, settings) = self.read(global)?;
+        let client = Client::connect(global).await?;
+        let mut tenants = client.tenants();
+        let get = GetTenantRequest {
+            tenant_id: tenant_id.clone(),
+        };
+        let before = tenants.get_tenant(client.request(get)).await?;
+        let before = before.into_inner().tenant.unwrap_or_default();
+        let etag = match (&self.etag, self.write.request_id.as_str()) {
+            (Some(etag), _) => etag.clone(),
+            (None, "") => before.etag.clone(),
+            (None, _) => String::new(),
+        };
+        let limits: Vec<&Limit> = settings.iter().filter_map(|s| s.limit.as_ref()).collect();
+        let modes: Vec<&Mode> = settings.iter().filter_map(|s| s.mode.as_ref()).collect();
+        let update = UpdateTenantRequest {
+            tenant: Some(Tenant {
+                tenant_id,
+                quotas: setting::message(limits.iter().copied(), modes.iter().copied()),
+                etag,
+                ..Tenant::default()
+            }),
+            update_mask: Some(FieldMask {
+                paths: setting::paths(limits, modes),
+            }),
+            request_id: self.write.request_id.clone(),
+            validate_only: self.write.validate_only,
+        };
+        let after = tenants.update_tenant(client.request(update)).await?;
+        let after = after.into_inner().tenant.unwrap_or_default();
+        let result = json!({ "tenant": json::tenant(&after) });
+        show(global.output, &result, || {
+            let quotas = [before, after].map(|tenant| tenant.effective_quotas.unwrap_or_default());
+            changes(&settings, &quotas)
+        })
+    }
+}
+
+/// What is in force of each metric that was set, before and now.
+fn changes(settings: &[&Setting], [before, after]: &[Quotas; 2]) -> String {
+    let rows = settings.iter().map(|Setting { metric, .. }| {
+        let told = |quotas: &Quotas| {
+            setting::limit_of(quotas, metric)
+                .map_or_else(|| "none".to_owned(), |quota| quota_text(metric, &quota))
+        };
+        vec![
+            metric.clone(),
+            told(before),
+            told(after),
+            mode_text(after, metric),
+        ]
+    });
+    output::grid(&["metric", "before", "now", "mode"], &[1, 2], rows)
+}
+
+fn quota_text(metric: &str, quota: &CustomQuota) -> String {
+    let limit = amount::limit(metric, quota.limit);
+    match &quota.window {
+        Some(window) => format!("{limit} / {}", amount::span_of(window)),
+        None => limit,
+    }
+}
+
+fn mode_text(quotas: &Quotas, metric: &str) -> String {
+    let mode = quotas.modes.get(metric).copied().unwrap_or_default();
+    match QuotaMode::try_from(mode) {
+        Ok(QuotaMode::Unspecified) => "ENFORCE".to_owned(),
+        _ => json::quota_mode(mode)
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+    }
+}
+
+impl Check {
+    async fn run(self, global: &Global) -> Result<(), Failure> {
+        let (tenant_id, metric) = match self.words.as_slice() {
+            [tenant_id, metric] => (tenant_id.clone(), metric),
+            [metric] => (global.tenant_id(), metric),
+            _ => return Err(Failure::usage("expected a tenant and a metric")),
+        };
+        let client = Client::connect(global).await?;
+        let mode = match (self.consume, self.release) {
+            (true, _) => CheckQuotaMode::Consume,
+            (_, true) => CheckQuotaMode::Release,
+            _ => CheckQuotaMode::Peek,
+        };
+        let request = CheckQuotaRequest {
+            tenant_id,
+            metric: metric.clone(),
+            amount: self.amount,
+            mode: mode.into(),
+        };
+        let answer = client
+            .tenants()
+            .check_quota(client.request(request))
+            .await?
+            .into_inner();
+        let result = json!({
+            "metric": metric,
+            "amount": self.amount,
+            "allowed": answer.allowed,
+            "limit": answer.limit,
+            "used": answer.used,
+            "remaining": answer.remaining,
+            "retry_after": answer.retry_after.as_ref().map(ToString::to_string),
+            "mode": json::quota_mode(answer.mode),
+        });
+        show(global.output, &result, || output::record(&result))?;
+        match answer.allowed {
+            true => Ok(()),
+            false => Err(Failure::told(Exit::Failed)),
+        }
+    }
 }

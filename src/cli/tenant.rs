@@ -1,13 +1,19 @@
 //! `tenant`: the lifecycle of tenants. It knows no rule of it; the server does.
 
+mod billing;
 mod fields;
+mod usage;
 
 use std::collections::HashMap;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use self::fields::{Create, Update, label};
+use self::{
+    billing::Billing,
+    fields::{Create, Update, label},
+    usage::Usage,
+};
 use super::{
     client::{Client, Global},
     failure::Failure,
@@ -43,6 +49,10 @@ pub(super) enum Command {
     /// Remove a deleted tenant for good: its entries, its keys, itself. With
     /// --validate-only, tell what would be removed.
     Purge(Changed),
+    /// Show what a tenant holds and did, what it may, and a plot over time.
+    Usage(Usage),
+    /// Show what a tenant owes for a month.
+    Billing(Billing),
 }
 
 #[derive(Args, Debug)]
@@ -155,6 +165,8 @@ impl Command {
             Self::Create(create) => return self::create(create, global, &client).await,
             Self::List(list) => return list.run(global, &client).await,
             Self::Purge(changed) => return purge(changed, global, &client).await,
+            Self::Usage(usage) => return usage.run(global, &client).await,
+            Self::Billing(billing) => return billing.run(global, &client).await,
             Self::Get(target) => {
                 let request = GetTenantRequest {
                     tenant_id: target.id(global),

@@ -3,7 +3,10 @@
 //! its arguments, output and exit codes alone.
 
 mod commands;
+mod export;
+mod metering;
 mod serving;
+mod stand_in;
 
 use std::{
     fs,

@@ -6,7 +6,7 @@ use prost_types::{FieldMask, Struct};
 
 use super::{Changed, Write};
 use crate::{
-    cli::{client::Global, failure::Failure, json, quota},
+    cli::{client::Global, failure::Failure, json, quota::setting},
     proto::v1::{CreateTenantRequest, Owner, Tenant, UpdateTenantRequest},
 };
 
@@ -38,12 +38,13 @@ struct Fields {
     #[arg(long, value_name = "JSON", value_parser = json::object)]
     settings: Option<Struct>,
     /// A limit of the tenant's own, such as memory_bytes=1GiB, cache_entries=-1
-    /// (unlimited) or active_sessions=plan (back to the plan's); many times.
-    #[arg(long = "quota", value_name = "METRIC=LIMIT", value_parser = quota::limit)]
-    limits: Vec<quota::Limit>,
+    /// (unlimited), active_sessions=default (back to the plan's), or of a metric
+    /// of the platform's own, such as pages_rendered=1000/1h; many times.
+    #[arg(long = "quota", value_name = "METRIC=LIMIT", value_parser = setting::limit)]
+    limits: Vec<setting::Limit>,
     /// What happens at a limit, such as cache_entries=warn; many times.
-    #[arg(long = "quota-mode", value_name = "METRIC=MODE", value_parser = quota::mode)]
-    modes: Vec<quota::Mode>,
+    #[arg(long = "quota-mode", value_name = "METRIC=MODE", value_parser = setting::mode)]
+    modes: Vec<setting::Mode>,
 }
 
 #[derive(Args, Debug)]
@@ -93,7 +94,7 @@ impl Create {
             tenant_id: id.unwrap_or_else(|| global.tenant_id()),
             owner: fields.owner(),
             settings: fields.settings,
-            quotas: quota::message(&fields.limits, &fields.modes),
+            quotas: setting::message(&fields.limits, &fields.modes),
             display_name: fields.display_name.unwrap_or_default(),
             plan: fields.plan.unwrap_or_default(),
             labels: fields.labels.into_iter().collect(),
@@ -130,18 +131,7 @@ impl Update {
         named(delete_protection.is_some(), "delete_protection");
         paths.extend(fields.labels.iter().map(|(key, _)| format!("labels.{key}")));
         paths.extend(removed_labels.iter().map(|key| format!("labels.{key}")));
-        paths.extend(
-            fields
-                .limits
-                .iter()
-                .map(|limit| format!("quotas.{}", limit.metric)),
-        );
-        paths.extend(
-            fields
-                .modes
-                .iter()
-                .map(|mode| format!("quotas.modes.{}", mode.metric)),
-        );
+        paths.extend(setting::paths(&fields.limits, &fields.modes));
         if paths.is_empty() {
             return Err(Failure::usage("nothing to change is named; see --help"));
         }
@@ -149,7 +139,7 @@ impl Update {
             tenant_id: changed.target.id(global),
             owner: fields.owner(),
             settings: fields.settings,
-            quotas: quota::message(&fields.limits, &fields.modes),
+            quotas: setting::message(&fields.limits, &fields.modes),
             display_name: fields.display_name.unwrap_or_default(),
             plan: fields.plan.unwrap_or_default(),
             labels: fields.labels.into_iter().collect(),
