@@ -91,7 +91,8 @@ impl fmt::Display for Unit {
 /// Reads a time: RFC 3339, or the beginning of a day in UTC.
 fn moment(text: &str) -> Result<Timestamp, String> {
     let read = text.parse::<Moment>().ok().or_else(|| {
-        let date = text.parse::<Date>().ok()?;
+        // A date would be read from a time without a zone too.
+        let date = text.parse::<Date>().ok().filter(|_| text.len() == 10)?;
         Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp())
     });
     let read =
