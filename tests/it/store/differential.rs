@@ -1,6 +1,7 @@
 //! Random batches for both backends, and every reply compared. It does not know
 //! which of them is right; that is the conformance suite's business.
 
+mod counting;
 mod operations;
 
 use std::collections::BTreeSet;
