@@ -5,6 +5,7 @@ mod conformance;
 mod differential;
 mod durability;
 mod embedded;
+mod embedded_meters;
 mod observed;
 mod redis_counting;
 mod redis_faults;
