@@ -15,6 +15,10 @@ use riptide_persistence::store::{
 
 const ROWS: [&[u8]; 4] = [b"r", b"r:1", b"\0\xff{x}", b"never"];
 
+const WINDOWS: [&[u8]; 2] = [b"w", b"\0:{w}"];
+
+const TABLES: [Table; 3] = [Table::Entry, Table::Control, Table::Statement];
+
 const COUNTERS: [&[u8]; 4] = [b"n", b"x:\r\n", b"\xff", b"m"];
 
 #[derive(Clone, Debug)]
@@ -67,11 +71,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
         keep_ms: 600_000,
     });
     let key = || {
-        (
-            select(&[Table::Entry, Table::Control, Table::Statement][..]),
-            0u8..5,
-        )
-            .prop_map(|(table, path)| Key::new(table, vec![b'k', path]))
+        (select(&TABLES[..]), 0u8..5).prop_map(|(table, path)| Key::new(table, vec![b'k', path]))
     };
     let tally = (
         proptest::option::weighted(0.3, stamp),
@@ -87,7 +87,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     });
     // A slot of the longest span is more than an hour, so both are in the same.
     let lease = (
-        (select(&[&b"w"[..], b"\0:{w}"][..]), 0u64..60, 0u64..40),
+        (select(&WINDOWS[..]), 0u64..60, 0u64..40),
         (0u64..3, 1u64..6, 0u64..3, any::<bool>()),
         proptest::option::weighted(0.6, (0usize..4, 0u64..20, 0u64..20)),
     );
