@@ -116,8 +116,8 @@ impl Tenants {
     }
 
     /// The work behind the calls, for as long as it is polled: bytes are reclaimed,
-    /// overdue tenants purged, uses of keys kept. One a replica, beside
-    /// [`Directory::follow`].
+    /// overdue tenants purged, uses of keys and of tenants kept, billing periods
+    /// closed. One a replica, beside [`Directory::follow`].
     pub async fn maintain(&self) {
         let reclaim = reclaim::run(self.store.clone());
         tokio::join!(
@@ -125,7 +125,8 @@ impl Tenants {
             self.purge_overdue(),
             self.keep_uses(),
             self.keep_meters(),
-            self.keep_alive()
+            self.keep_alive(),
+            self.close_periods()
         );
     }
 

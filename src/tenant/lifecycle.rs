@@ -321,6 +321,9 @@ impl Tenants {
             let now_ms = self.store.now_ms();
             let mut after = before.clone();
             let more = edit(after.as_mut(), now_ms)?;
+            if let (Some(before), Some(after)) = (&before, &mut after) {
+                self.begin_segment(before, after).await?;
+            }
             let changed = after != before;
             if change.validate_only || (!changed && once.is_none()) {
                 return Ok(after);

@@ -137,7 +137,7 @@ fn confined(tenancy: &Tenancy, namespaces: &[&str], key_prefixes: &[&str]) -> Te
     tenancy
 }
 
-fn set<'a>(key: &'a str, value: &'a str) -> Set<'a> {
+pub(crate) fn set<'a>(key: &'a str, value: &'a str) -> Set<'a> {
     Set {
         key,
         value: value.as_bytes(),

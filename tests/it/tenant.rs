@@ -1,6 +1,7 @@
 //! The tenant domain over the embedded store in memory. It does not know gRPC.
 
 mod admission;
+mod billing;
 mod cut;
 mod keys;
 mod lifecycle;
