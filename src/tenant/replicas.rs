@@ -14,6 +14,9 @@ use crate::{
 /// How often a replica says that it lives.
 const EVERY: Duration = Duration::from_secs(2);
 
+/// How soon it says so again where it could not.
+const SOON: Duration = Duration::from_millis(250);
+
 /// One that has not said so for so long does not.
 const ALIVE_MS: u64 = 6_000;
 
@@ -25,12 +28,18 @@ impl Tenants {
     /// polled.
     pub(super) async fn keep_alive(&self) {
         loop {
-            match self.note_alive().await {
-                Ok(replicas) => self.directory.replicas.store(replicas, Ordering::Relaxed),
-                // The last known number stands.
-                Err(error) => tracing::debug!(%error, "replicas not counted"),
-            }
-            sleep(EVERY).await;
+            let again = match self.note_alive().await {
+                Ok(replicas) => {
+                    self.directory.replicas.store(replicas, Ordering::Relaxed);
+                    EVERY
+                }
+                Err(error) => {
+                    // The last known number stands.
+                    tracing::debug!(%error, "replicas not counted");
+                    SOON
+                }
+            };
+            sleep(again).await;
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::{
     error::{Error, Result},
-    tenant::{Access, Caller, Tenancy, Tenants, api_key},
+    tenant::{Access, Caller, Tenancy, Tenants},
 };
 
 /// How long the store may take; after that it counts as down.
@@ -20,14 +20,16 @@ impl Tenants {
     /// # Errors
     /// As [`Tenants::authenticate`].
     pub async fn authenticate_remembering(&self, bearer: Option<&str>) -> Result<Caller> {
+        let Some(given) = self.given(bearer)? else {
+            return Ok(Caller::Admin);
+        };
         if self.directory.is_fresh() {
-            let answer = self.authenticate(bearer).await;
+            let answer = self.authenticate_given(&given).await;
             if !matches!(answer, Err(Error::StoreUnavailable)) {
                 return answer;
             }
         }
         let recalled = || {
-            let given = api_key::parse(bearer?)?;
             let (pepper, known) = (
                 self.directory.pepper()?,
                 self.directory.key_of_old(given.key_id)?,
@@ -36,7 +38,8 @@ impl Tenants {
             let caller = self.compare(&pepper, &known, &given.secret).ok()?;
             Some(Ok(caller))
         };
-        self.unless_down(self.authenticate(bearer), recalled).await
+        let answer = self.authenticate_given(&given);
+        self.unless_down(answer, recalled).await
     }
 
     /// Admits a call as [`Tenants::admit`]; where the store does not answer, by

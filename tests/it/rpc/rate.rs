@@ -1,6 +1,8 @@
 //! operations_per_minute over a real socket: how many calls pass, what the next
 //! is told, and what replicas share. It does not know how permits are leased.
 
+mod outage;
+
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
@@ -95,7 +97,10 @@ async fn so_many_calls_pass_and_the_next_is_told_when_to_retry(#[case] kind: Kin
         );
         assert_eq!(metadata["scope"], "tenant:acme");
         let violation = &details.quota_failure().unwrap().violations[0];
-        assert_eq!(violation.subject, METRIC);
+        assert_eq!(
+            (violation.subject.as_str(), violation.quota_metric.as_str()),
+            ("tenant:acme", METRIC)
+        );
         let retry = details.retry_info().unwrap().retry_delay.unwrap();
         let pushback = refused.metadata().get("grpc-retry-pushback-ms").unwrap();
         assert_eq!(pushback.to_str().unwrap(), retry.as_millis().to_string());
