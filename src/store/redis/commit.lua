@@ -44,21 +44,37 @@ for i = 1, n do
   heads[key] = head
 end
 
--- Reap what is over.
-local dirty = false
+local now
+local function clock()
+  local time = call('TIME')
+  now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
+end
+
+-- Reap what is over, for good, whatever becomes of the batch.
+local unreaped = false
 if due > 0 then
   clock()
   if due < now then
-    dirty = true
     local ends = call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. now, 'LIMIT', 0, 128)
     if #ends > 0 then
       local sums = call('HMGET', KEYS[3], unpack(ends))
       for i = 1, #ends do
         if sums[i] then
           local e, b = unpack_bytes('>I6I7', sums[i])
-          advance(tonumber(ends[i]), bytes)
-          entries = entries - e
+          local stop = tonumber(ends[i])
+          if stop > at then
+            if at < stop - stop % 60000 then
+              open(stop, at, integral_high, integral_low, operations, carried_high, carried_low,
+                at > 0 and bytes or 0)
+            end
+            if at > 0 then
+              integral_high, integral_low =
+                integrate(integral_high, integral_low, bytes, stop - at)
+            end
+            at = stop
+          end
           -- A server that evicts may have lost the state and kept the buckets.
+          entries = entries > e and entries - e or 0
           bytes = bytes > b and bytes - b or 0
         end
       end
@@ -67,26 +83,18 @@ if due > 0 then
       local last = tonumber(ends[#ends])
       if last > mark then mark = last end
     end
-    if entries < 0 then entries = 0 end
-    if opened then keep_openings() end
     local first = call('ZRANGE', KEYS[2], 0, 0)
     due = first[1] and tonumber(first[1]) or 0
+    unreaped = due > 0 and due < now
+    call('SET', KEYS[1], pack(STATE, 2, 0, ep, gen, seq, bytes, entries, orphaned, mark, due,
+      at, integral_high, integral_low, operations, carried_high, carried_low))
+    -- 'M': usage may turn out lower, and the meters would pass over buckets' ends;
+    -- the caller reaps on and comes again.
+    if unreaped and mode ~= 2 then return 'M' end
   end
 end
-local unreaped = due > 0 and due < now
 
-local before_seq, before_entries, before_bytes = seq, entries, bytes
--- Nothing of the batch is written; what was reaped is.
-local function refuse(answer)
-  seq, entries, bytes = before_seq, before_entries, before_bytes
-  if dirty then call('SET', KEYS[1], packed(0)) end
-  return answer
-end
-
--- 'M': usage may turn out lower, and the meters would pass over buckets' ends; the
--- caller reaps on and comes again.
-if unreaped and mode ~= 2 then return refuse('M') end
-
+local before_entries, before_bytes = entries, bytes
 local more_entries, more_bytes
 local function count(stop, e, b)
   entries = entries + e
@@ -135,7 +143,7 @@ for i = 1, n do
   if (check == 1 and found > 0) or (check == 2 and found == 0)
     or (check == 3 and (found == 0 or found ~= unpack_bytes('>I7', options, 18))) then
     if mode == 0 then
-      return refuse('C' .. pack('>I4I7', i - 1, found))
+      return 'C' .. pack('>I4I7', i - 1, found)
     end
     outcomes[i] = pack('>BBI7I6', 1, 0, found, 0)
   elseif action == 1 or (action == 2 and found > 0) then
@@ -150,17 +158,17 @@ for i = 1, n do
       length = sizes[key]
     end
     expire, stop = 0, 0
-    local at = 0
+    local leaves = 0
     if ttl > 0 then
       if not now then clock() end
       expire = now + ttl
       if expire > 1e14 then expire = 1e14 end
-      at = expire
+      leaves = expire
       if metered == 1 then
         local width = ttl < 60000 and 50 or (ttl < 3600000 and 1000 or 15000)
         stop = expire + (width - expire % width) % width
         if stop <= mark then stop = mark + width - mark % width end
-        at = stop
+        leaves = stop
       end
     end
     if metered == 1 then count(stop, 1, length + path) end
@@ -177,7 +185,9 @@ for i = 1, n do
     else
       local new_head = pack(HEAD, 1, new_version, expire, stop)
       heads[key], sizes[key] = new_head, length
-      new_heads[i], ends[i] = new_head, at
+      new_heads[i] = new_head
+      -- A text is cheaper than a number, which Redis writes with 17 digits in mind.
+      if leaves > 0 then ends[i] = string.format('%d', leaves) end
       outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, new_version, expire)
     end
   elseif action == 3 then
@@ -193,15 +203,25 @@ end
 
 if mode == 0 then
   local refused = passed(before_entries, before_bytes)
-  if refused then return refuse(refused) end
+  if refused then return refused end
 end
 
--- Write.
-local metered = more_operations > 0 or more_high > 0 or more_low > 0
-if metered or bytes ~= before_bytes or step > 1 then
+-- Write. The meters come first: the integral takes what was held before.
+local dirty = more_operations > 0 or more_high > 0 or more_low > 0
+if dirty or bytes ~= before_bytes or step > 1 then
   dirty = true
   if not now then clock() end
-  advance(now, before_bytes)
+  if now > at then
+    if at < now - now % 60000 then
+      open(now, at, integral_high, integral_low, operations, carried_high, carried_low,
+        at > 0 and before_bytes or 0)
+    end
+    if at > 0 then
+      integral_high, integral_low =
+        integrate(integral_high, integral_low, before_bytes, now - at)
+    end
+    at = now
+  end
   operations = operations + more_operations
   carried_high, carried_low = carried_high + more_high, carried_low + more_low
   if carried_low >= 2 ^ 48 then
@@ -226,7 +246,7 @@ for i = 1, n do
       call('DEL', key)
       if index > 0 then call('ZREM', KEYS[index], path) end
     elseif action == 1 then
-      if ends[i] > 0 then
+      if ends[i] then
         call('SET', key, new_head .. ARGV[2 * i + 1], 'PXAT', ends[i])
       else
         call('SET', key, new_head .. ARGV[2 * i + 1])
@@ -234,7 +254,7 @@ for i = 1, n do
       if index > 0 then call('ZADD', KEYS[index], 0, path) end
     else
       call('SETRANGE', key, 0, new_head)
-      if ends[i] > 0 then call('PEXPIREAT', key, ends[i]) else call('PERSIST', key) end
+      if ends[i] then call('PEXPIREAT', key, ends[i]) else call('PERSIST', key) end
     end
     if told_mark > 0 then
       told = told or {}
@@ -249,21 +269,21 @@ end
 
 if more_entries then
   for stop, e in pairs(more_entries) do
-    local b = more_bytes[stop]
+    local b, name = more_bytes[stop], string.format('%d', stop)
     if e ~= 0 or b ~= 0 then
-      local sums = call('HGET', KEYS[3], stop)
+      local sums = call('HGET', KEYS[3], name)
       if sums then
         local old_e, old_b = unpack_bytes('>I6I7', sums)
         e, b = e + old_e, b + old_b
       else
-        call('ZADD', KEYS[2], stop, stop)
+        call('ZADD', KEYS[2], name, name)
         if due == 0 or stop < due then due = stop end
       end
       if e > 0 then
-        call('HSET', KEYS[3], stop, pack('>I6I7', e, b))
+        call('HSET', KEYS[3], name, pack('>I6I7', e, b))
       else
-        call('HDEL', KEYS[3], stop)
-        call('ZREM', KEYS[2], stop)
+        call('HDEL', KEYS[3], name)
+        call('ZREM', KEYS[2], name)
       end
     end
   end
@@ -284,12 +304,11 @@ if ep == 0 and mode ~= 2 then ep = 1; dirty = true end
 
 if step == 3 then
   at, integral_high, integral_low, operations, carried_high, carried_low = 0, 0, 0, 0, 0, 0
-  opened = nil
   call('UNLINK', KEYS[4])
 end
-if opened then keep_openings() end
 
-local saved = packed(step == 3 and 1 or 0)
+local saved = pack(STATE, 2, step == 3 and 1 or 0, ep, gen, seq, bytes, entries, orphaned, mark,
+  due, at, integral_high, integral_low, operations, carried_high, carried_low)
 if step == 3 then
   call('SET', KEYS[1], saved, 'PX', 3600000)
 elseif dirty or step > 0 then

@@ -17,8 +17,10 @@ elseif gone or generation ~= gen then
   return { -1, 0 }
 end
 
+local now
 if orphans == 0 then
-  clock()
+  local time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
   if due > 0 and due < now then return { -2, 0 } end
 end
 
@@ -73,15 +75,23 @@ if state then
   end
   if entries < 0 then entries = 0 end
   if bytes < 0 then bytes = 0 end
-  if bytes ~= held then
-    advance(now, held)
-    if opened then keep_openings() end
+  if bytes ~= held and now > at then
+    if at < now - now % 60000 then
+      open(now, at, integral_high, integral_low, operations, carried_high, carried_low,
+        at > 0 and held or 0)
+    end
+    if at > 0 then
+      integral_high, integral_low = integrate(integral_high, integral_low, held, now - at)
+    end
+    at = now
   end
+  local saved = pack(STATE, 2, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
+    at, integral_high, integral_low, operations, carried_high, carried_low)
   if gone then
     -- The mark of the removed space stays for an hour after the last visit.
-    call('SET', KEYS[1], packed(removed), 'PX', 3600000)
+    call('SET', KEYS[1], saved, 'PX', 3600000)
   else
-    call('SET', KEYS[1], packed(removed))
+    call('SET', KEYS[1], saved)
   end
 end
 return { count, sum }

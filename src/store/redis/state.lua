@@ -3,102 +3,66 @@
 --
 -- The meters stand as of the last move, at `at`. The bytes carried, and the integral
 -- of bytes held over time, outgrow Lua's exact numbers, so each is kept in two:
--- wholes of 2^48 and the rest.
--- Whoever changes `bytes` or the meters advances them first, with what was held.
+-- wholes of 2^48 and the rest. Whoever changes `bytes` advances the integral first,
+-- with what was held. A function costs each variable that it shares with its
+-- script, on every call; so these share next to none.
 
-local call = redis.call
+local call, KEYS, ARGV = redis.call, KEYS, ARGV
 local pack, unpack_bytes, byte = struct.pack, struct.unpack, string.byte
 local STATE = '>BBI6I6I7I7I6I7I6I6I6I6I6I7I2I6'
-local FORMER = '>BBI6I6I7I7I6I7I6I6'
 
 local state = call('GET', KEYS[1])
 local removed, ep, gen, seq, bytes, entries, orphaned, mark, due = 0, 0, 0, 0, 0, 0, 0, 0, 0
 local at, integral_high, integral_low, operations, carried_high, carried_low = 0, 0, 0, 0, 0, 0
 if state then
-  local format = #state == 86 and byte(state)
-  if format == 2 then
+  local format
+  if #state == 86 and byte(state) == 2 then
     format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
-      at, integral_high, integral_low, operations, carried_high, carried_low = unpack_bytes(STATE, state)
+      at, integral_high, integral_low, operations, carried_high, carried_low =
+      unpack_bytes(STATE, state)
   elseif #state == 53 and byte(state) == 1 then
-    format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due = unpack_bytes(FORMER, state)
+    format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due =
+      unpack_bytes('>BBI6I6I7I7I6I7I6I6', state)
   else
     return redis.error_reply('CORRUPT the state of a space')
   end
 end
 
-local function packed(gone)
-  return pack(STATE, 2, gone, ep, gen, seq, bytes, entries, orphaned, mark, due,
-    at, integral_high, integral_low, operations, carried_high, carried_low)
-end
-
-local now
-local function clock()
-  local time = call('TIME')
-  now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
-end
-
--- The units that openings are kept of: mark, length, pages kept beside the newest.
--- A page has 60 units.
-local UNITS = { { 'm', 60000, 48 }, { 'h', 3600000, 24 }, { 'd', 86400000, 13 } }
-local opened
-
--- Adds `held` bytes over the time until `to`. A space of the former format has
--- no meters until its first move.
-local function advance(to, held)
-  if to <= at then return end
-  if at < to - to % 60000 then
-    opened = opened or {}
-    local opening = pack('>I6I6I6I7I2I6I7', at, integral_high, integral_low, operations,
-      carried_high, carried_low, at > 0 and held or 0)
-    for i = 1, 3 do
-      local length = UNITS[i][2]
-      local start = to - to % length
-      if at >= start then break end
-      local page = UNITS[i][1] .. math.floor(start / length / 60)
-      opened[page] = (opened[page] or '') .. pack('>I6', start) .. opening
-    end
+-- The integral after `held` bytes were held for so long; both below 2^52.
+local function integrate(high, low, held, span)
+  if held * span < 2 ^ 52 then
+    low = low + held * span
+  else
+    local held_low, span_low = held % 2 ^ 24, span % 2 ^ 24
+    local held_high, span_high = (held - held_low) / 2 ^ 24, (span - span_low) / 2 ^ 24
+    local middle = held_high * span_low + held_low * span_high
+    local middle_low = middle % 2 ^ 24
+    high = high + held_high * span_high + (middle - middle_low) / 2 ^ 24
+    low = low + middle_low * 2 ^ 24 + held_low * span_low
   end
-  if at > 0 and held > 0 then
-    local span = to - at
-    if held * span < 2 ^ 52 then
-      integral_low = integral_low + held * span
-    else
-      local held_low, span_low = held % 2 ^ 24, span % 2 ^ 24
-      local held_high, span_high = (held - held_low) / 2 ^ 24, (span - span_low) / 2 ^ 24
-      local middle = held_high * span_low + held_low * span_high
-      local middle_low = middle % 2 ^ 24
-      integral_high = integral_high + held_high * span_high + (middle - middle_low) / 2 ^ 24
-      integral_low = integral_low + middle_low * 2 ^ 24 + held_low * span_low
-    end
-    if integral_low >= 2 ^ 48 then
-      local rest = integral_low % 2 ^ 48
-      integral_high = integral_high + (integral_low - rest) / 2 ^ 48
-      integral_low = rest
-    end
-  end
-  at = to
+  local rest = low % 2 ^ 48
+  return high + (low - rest) / 2 ^ 48, rest
 end
 
--- Writes the openings that `advance` found, and lets go of pages that are too old.
-local function keep_openings()
-  for page, text in pairs(opened) do
-    local before = call('HGET', KEYS[4], page)
-    if not before then
-      before = ''
-      local unit, number = string.sub(page, 1, 1), tonumber(string.sub(page, 2))
-      local fields = call('HKEYS', KEYS[4])
-      for i = 1, #UNITS do
-        if UNITS[i][1] == unit then
-          for _, field in ipairs(fields) do
-            if string.sub(field, 1, 1) == unit
-              and tonumber(string.sub(field, 2)) < number - UNITS[i][3] then
-              call('HDEL', KEYS[4], field)
-            end
-          end
+-- Writes the openings of the minute, the hour and the day of a move, where they are
+-- others than those of the move before, at `last`. They lie in pages of 60 units, one
+-- behind the other; with a new page those that are too old go.
+local function open(to, last, ...)
+  local opening = pack('>I6I6I6I7I2I6I7', last, ...)
+  for _, unit in ipairs({ { 'm', 60000, 48 }, { 'h', 3600000, 24 }, { 'd', 86400000, 13 } }) do
+    local letter, length, kept = unpack(unit)
+    local start = to - to % length
+    if last >= start then break end
+    local newest = math.floor(start / length / 60)
+    local page = redis.call('HGET', KEYS[4], letter .. newest)
+    if not page then
+      page = ''
+      for _, name in ipairs(redis.call('HKEYS', KEYS[4])) do
+        if string.sub(name, 1, 1) == letter and tonumber(string.sub(name, 2)) < newest - kept then
+          redis.call('HDEL', KEYS[4], name)
         end
       end
     end
-    call('HSET', KEYS[4], page, before .. text)
+    redis.call('HSET', KEYS[4], letter .. newest, page .. pack('>I6', start) .. opening)
   end
-  opened = nil
 end
