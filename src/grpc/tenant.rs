@@ -377,6 +377,7 @@ impl TenantService for TenantApi {
         request: Request<v1::RecordUsageRequest>,
     ) -> Answer<v1::RecordUsageResponse> {
         let (context, request) = Context::of(request)?;
+        context.about(&request.tenant_id);
         context.answer(self.record(request).await)
     }
 

@@ -139,7 +139,6 @@ fn every_key_of_the_defaults_is_read() {
             "per-core" => "multi-thread",
             "auto" | "info" if setting.path == "log.format" => "json",
             "auto" => "off",
-            "local" => "deny",
             "info" => "debug",
             "~" => "something-secret",
             "USD" => "EUR",

@@ -13,8 +13,9 @@ use riptide_persistence::{
     proto::v1::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaRequest,
         CreateApiKeyRequest, CreateTenantRequest, DeleteRequest, DeleteTenantRequest, GetRequest,
-        GetTenantRequest, InvalidateCacheRequest, Keys, ListApiKeysRequest, ListKeysRequest,
-        ListTenantsRequest, PurgeTenantRequest, ResumeTenantRequest, RevokeApiKeyRequest,
+        GetTenantBillingRequest, GetTenantRequest, GetTenantUsageRequest, InvalidateCacheRequest,
+        Keys, ListApiKeysRequest, ListKeysRequest, ListStatementsRequest, ListTenantsRequest,
+        PurgeTenantRequest, RecordUsageRequest, ResumeTenantRequest, RevokeApiKeyRequest,
         RotateApiKeyRequest, SetEntry, SetRequest, SuspendTenantRequest, SuspensionMode, Tenant,
         TouchRequest, UndeleteTenantRequest, UpdateTenantRequest, WhoAmIRequest,
         invalidate_cache_request::Target,
@@ -187,6 +188,26 @@ async fn calls(server: &Server) -> Vec<Call> {
     call!(admin.check_quota(|id, _key| CheckQuotaRequest {
         tenant_id: id.into(),
         metric: "cache_entries".into(),
+        ..Default::default()
+    }));
+    call!(admin.get_tenant_usage(|id, _key| GetTenantUsageRequest {
+        tenant_id: id.into(),
+        ..Default::default()
+    }));
+    call!(
+        admin.get_tenant_billing(|id, _key| GetTenantBillingRequest {
+            tenant_id: id.into(),
+            ..Default::default()
+        })
+    );
+    call!(admin.list_statements(|_id, _key| ListStatementsRequest {
+        period: "2026-01".into(),
+        ..Default::default()
+    }));
+    call!(admin.record_usage(|id, _key| RecordUsageRequest {
+        tenant_id: id.into(),
+        event_id: "frozen".into(),
+        operations: 1,
         ..Default::default()
     }));
     call!(admin.create_api_key(|id, _key| CreateApiKeyRequest {

@@ -5,9 +5,9 @@ use riptide_persistence::{
     grpc::METHODS,
     proto::v1::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaRequest, DeleteRequest,
-        GetRequest, GetTenantRequest, InvalidateCacheRequest, Keys, ListKeysRequest,
-        RevokeApiKeyRequest, SetEntry, SetRequest, TouchRequest, WhoAmIRequest,
-        invalidate_cache_request::Target,
+        GetRequest, GetTenantBillingRequest, GetTenantRequest, GetTenantUsageRequest,
+        InvalidateCacheRequest, Keys, ListKeysRequest, RevokeApiKeyRequest, SetEntry, SetRequest,
+        TouchRequest, WhoAmIRequest, invalidate_cache_request::Target,
     },
 };
 use rstest::rstest;
@@ -149,6 +149,8 @@ async fn calls_on(clients: &Clients, tenant_id: &str) -> Vec<(&'static str, Stat
         }};
     }
     call!(tenant.get_tenant(GetTenantRequest {}));
+    call!(tenant.get_tenant_usage(GetTenantUsageRequest {}));
+    call!(tenant.get_tenant_billing(GetTenantBillingRequest {}));
     let metric = || "memory_bytes".to_owned();
     call!(tenant.check_quota(CheckQuotaRequest { metric: metric() }));
     call!(cache.get(GetRequest { key: key() }));

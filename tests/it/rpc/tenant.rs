@@ -1,6 +1,7 @@
 //! TenantService over a real socket, on both backends. It does not know how the
 //! answers come about.
 
+mod billing;
 mod keys;
 mod life;
 mod listing;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Held, Ledger, Over, Refusal};
-use crate::store::{Lease, Leased, Settle};
+use crate::store::{Lease, Leased};
 
 /// Permits asked for at least far from the limit, as a part of it, so that slow
 /// callers need no trip each.

@@ -9,8 +9,7 @@ use proptest::{
 };
 use riptide_persistence::store::{
     Add, Batch, Check, Commit, Count, Handle, Incarnation, Key, Lease, Leased, Limits, MAX_COUNT,
-    Metered, Mode, Once, Settle, Space, Stamp, Step, Store, Table, Tally, Unit, Write,
-    embedded::Embedded,
+    Metered, Mode, Once, Settle, Space, Stamp, Step, Table, Tally, Unit, Write, embedded::Embedded,
 };
 
 const ROWS: [&[u8]; 4] = [b"r", b"r:1", b"\0\xff{x}", b"never"];
