@@ -12,10 +12,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::{
-    super::{Batch, Commit, Error, Expiry, Key, Reclaim, Space, Step, Store, Table, Write},
+    super::{
+        Add, Batch, Commit, Count, Error, Expiry, Key, Lease, Metered, Once, Reclaim, Space, Stamp,
+        Step, Store, Table, Tally, Unit, Write,
+    },
     Embedded,
 };
 
@@ -58,6 +62,97 @@ async fn records_whose_time_is_over_are_deleted_from_an_idle_space() {
     assert_eq!(rows(&store), (1401, 1));
     hands.store(1_000_500, Ordering::Relaxed);
     until("what is over is deleted", || rows(&store) == (1, 1)).await;
+}
+
+#[tokio::test]
+async fn what_lies_beside_records_is_deleted_when_it_is_over() {
+    let (store, hands) = with_hands(1_000_000);
+    let space = Space::registry();
+    let name = |number: u64| Bytes::from(number.to_string());
+    for number in 0..20 {
+        let tally = Tally {
+            stamp: Some(Stamp {
+                source: name(number),
+                sequence: 1,
+            }),
+            once: Some(Once {
+                name: name(number),
+                keep_ms: 500,
+            }),
+            absent: Vec::new(),
+            adds: vec![Add {
+                row: name(number),
+                keep_ms: (number > 0).then_some(90_000),
+                counts: vec![Count {
+                    name: name(number),
+                    amount: 1,
+                    limit: None,
+                }],
+            }],
+        };
+        store.tally(&space, tally).await.unwrap();
+        let lease = Lease {
+            window: name(number),
+            limit: 5,
+            span_ms: 60_000,
+            want: 1,
+            share: 1,
+            ..Lease::default()
+        };
+        assert_eq!(store.lease(&space, lease).await.unwrap().granted, 1);
+    }
+    assert_eq!(rows(&store), (80, 1));
+    hands.fetch_add(1_000, Ordering::Relaxed);
+    until("names are forgotten", || rows(&store) == (60, 1)).await;
+    hands.fetch_add(62_000, Ordering::Relaxed);
+    until("windows are forgotten", || rows(&store) == (40, 1)).await;
+    hands.fetch_add(62_000, Ordering::Relaxed);
+    until("rows are forgotten", || rows(&store) == (21, 1)).await;
+    hands.fetch_add(2 * Unit::Day.ms(), Ordering::Relaxed);
+    until("one row stays for ever", || rows(&store) == (1, 1)).await;
+}
+
+#[tokio::test]
+async fn openings_go_with_their_space() {
+    let (store, hands) = with_hands(1_000_000);
+    let space = Space::registry();
+    for _ in 0..40 {
+        let put = Batch::of([Write::put(Key::new(Table::Entry, "k"), "v")]);
+        let metered = Metered {
+            operations: 1,
+            bytes: 1,
+        };
+        store
+            .commit(&space, Batch { metered, ..put })
+            .await
+            .unwrap();
+        hands.fetch_add(60_000, Ordering::Relaxed);
+    }
+    let openings = || {
+        let snapshot = store.shared.snapshot.load_full().unwrap();
+        snapshot.openings().unwrap()
+    };
+    assert_eq!(openings(), 40 + 1 + 1, "of minutes, an hour and a day");
+    let remove = Batch {
+        step: Some(Step::Remove),
+        ..Batch::default()
+    };
+    store.commit(&space, remove).await.unwrap();
+    let (mut calls, mut after) = (0, None);
+    loop {
+        calls += 1;
+        let reclaim = Reclaim::Orphans { below: u64::MAX };
+        after = store
+            .reclaim(&space, reclaim, after, 10)
+            .await
+            .unwrap()
+            .next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(openings(), 0);
+    assert!(calls >= 4, "a few at a time: {calls}");
 }
 
 #[tokio::test]

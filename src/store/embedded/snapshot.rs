@@ -54,6 +54,13 @@ impl Snapshot {
         Ok((self.records.len()?, self.spaces.len()?))
     }
 
+    /// Openings in the file.
+    #[cfg(test)]
+    pub(super) fn openings(&self) -> Result<u64> {
+        use redb::ReadableTableMetadata;
+        Ok(self.openings.len()?)
+    }
+
     pub(super) fn read(
         &self,
         space: &Space,

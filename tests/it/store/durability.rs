@@ -11,9 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use riptide_persistence::store::{
-    Batch, Commit, Error, Expiry, Incarnation, Key, Space, Store, Table, Write, charge,
-    embedded::Embedded,
+    Add, Batch, Commit, Count, Error, Expiry, Incarnation, Key, Metered, Space, Store, Table,
+    Tallied, Tally, Unit, Write, charge, embedded::Embedded,
 };
 
 /// Names the folder to the writing child, which is this binary again.
@@ -29,6 +30,24 @@ fn entry(number: u64) -> Key {
 
 fn control(number: u64) -> Key {
     Key::new(Table::Control, format!("c{number}"))
+}
+
+const ROW: Bytes = Bytes::from_static(b"controls");
+
+/// Counts one more control record.
+fn one_more() -> Tally {
+    Tally {
+        adds: vec![Add {
+            row: ROW,
+            keep_ms: None,
+            counts: vec![Count {
+                name: ROW,
+                amount: 1,
+                limit: None,
+            }],
+        }],
+        ..Tally::default()
+    }
 }
 
 /// Writes until it is killed, and says what was acknowledged, line by line. Not
@@ -57,7 +76,18 @@ async fn writing_child() {
                         .expiring(Expiry::AfterMs(300 + round % 900)),
                     _ => Write::put(entry(number), number.to_string()),
                 };
-                match store.commit(&space(), Batch::of([write])).await.unwrap() {
+                if writer == 0 {
+                    let tallied = store.tally(&space(), one_more()).await.unwrap();
+                    assert!(matches!(tallied, Tallied::Added(_)));
+                }
+                let batch = Batch {
+                    metered: Metered {
+                        operations: 1,
+                        bytes: 0,
+                    },
+                    ..Batch::of([write])
+                };
+                match store.commit(&space(), batch).await.unwrap() {
                     Commit::Applied(_) => say(format!(
                         "{} {number}",
                         if writer == 0 { "control" } else { "entry" }
@@ -111,6 +141,7 @@ fn acknowledged(child: &mut Child, lifetime: Duration) -> BTreeMap<(bool, u64), 
 #[tokio::test]
 async fn a_killed_process_loses_nothing_it_promised_to_keep() {
     let folder = tempfile::tempdir().unwrap();
+    let (mut controls, mut entries) = (0, 0);
     for round in 0..3 {
         // When it is killed within its second of grace is left to chance.
         let lifetime = 1100 + u64::from(std::process::id()) * (round + 1) % 500;
@@ -124,6 +155,27 @@ async fn a_killed_process_loses_nothing_it_promised_to_keep() {
 
         let store = Embedded::open(folder.path()).unwrap();
         assert!(store.audit(&space()).await.unwrap().agrees());
+        let count = |control: bool| seen.keys().filter(|(of, _)| *of == control).count() as u64;
+        controls += count(true);
+        let rows = store.rows(&space(), &[ROW]).await.unwrap();
+        let [(_, tallied)] = rows[0][..] else {
+            panic!("{rows:?}");
+        };
+        assert!(tallied >= controls, "{tallied} of {controls} were kept");
+        // Each child had at most one in flight, and one that it could not say.
+        assert!(
+            tallied <= controls + 2 * (round + 1),
+            "{tallied} of {controls}"
+        );
+        let old = seen
+            .iter()
+            .filter(|((control, _), read_at)| {
+                *control || killed - **read_at > Duration::from_secs(1)
+            })
+            .count() as u64;
+        let metered = store.meters(&space(), Unit::Day).await.unwrap().now();
+        assert!(metered.operations >= entries + old, "{metered:?}");
+        entries = metered.operations;
         let mut kept = 0;
         for ((is_control, number), read_at) in seen {
             let old = killed - read_at > Duration::from_secs(1);
