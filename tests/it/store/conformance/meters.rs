@@ -269,10 +269,13 @@ pub async fn meters_end_with_their_space(store: &Handle) {
             assert_eq!((now.byte_ms, now.operations, now.bytes), (0, 0, 0));
             assert_eq!((meters.held_bytes, &meters.openings[..]), (0, &[][..]));
         }
-        let orphans = Reclaim::Orphans { below: u64::MAX };
+        if reclaimed {
+            break;
+        }
         let mut after = None;
-        while !reclaimed {
-            let step = store.reclaim(&space, orphans.clone(), after, 2);
+        loop {
+            let orphans = Reclaim::Orphans { below: u64::MAX };
+            let step = store.reclaim(&space, orphans, after, 2);
             after = step.await.unwrap().next;
             if after.is_none() {
                 break;
