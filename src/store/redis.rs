@@ -4,7 +4,9 @@
 //!
 //! Every space is one hash tag and so one slot; commit.lua applies a batch and
 //! keeps the space's counters exact although Redis lets records expire in silence
-//! (its header tells how). See keys.rs for the names and wire.rs for the layouts.
+//! (its header tells how), and state.lua its meters. Rows of counters and windows
+//! are hashes, each moved by one script: tally.lua, lease.lua. See keys.rs for the
+//! names and wire.rs for the layouts.
 
 mod address;
 mod audit;
@@ -23,6 +25,7 @@ mod reply;
 mod scan;
 mod script;
 mod server;
+mod state;
 mod tally;
 mod wire;
 
@@ -46,7 +49,8 @@ use self::{
     feed::Feed,
     pool::Pool,
     server::{Server, Shared},
-    wire::{Answer, Basis, State, Way},
+    state::State,
+    wire::{Answer, Basis, Way},
 };
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Meters, Page,

@@ -10,6 +10,7 @@ mod observed;
 mod redis_counting;
 mod redis_faults;
 mod redis_killed;
+mod redis_meters;
 mod redis_peers;
 mod redis_shapes;
 

@@ -9,7 +9,8 @@ use super::{
     Redis,
     fault::Fault,
     keys, reply,
-    wire::{self, Basis, State, Way},
+    state::State,
+    wire::{self, Basis, Way},
 };
 use crate::store::{Action, Batch, Error, Expiry, Key, Mode, Result, Space, Table, Write};
 

@@ -1,6 +1,6 @@
 -- Leases permits of a window.
 --
--- KEYS: 1 the state, 2 the window (HASH). ARGV: 1 what is asked; layouts are those of wire.rs.
+-- KEYS: 1 the state, 2 the window (HASH). ARGV: 1 what is asked; layouts are those of lease.rs.
 --
 -- Permits count in slots, each in the one that it was used in or will be at the
 -- latest; a slot counts until the span after its end. Beside the slots, by their

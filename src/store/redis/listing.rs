@@ -10,7 +10,8 @@ use super::{
     fault::Fault,
     keys, reply,
     scan::{self, Place, STEP, Shown},
-    wire::{self, State},
+    state::State,
+    wire,
 };
 use crate::store::{Cursor, HEAD_BYTES, Listed, Page, Query, Result, Space, Table};
 

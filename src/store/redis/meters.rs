@@ -7,7 +7,7 @@ use super::{
     Redis,
     fault::{self, Fault},
     keys, reply,
-    wire::{self, State},
+    state::{self, State},
 };
 use crate::store::{Meters, Result, Space, Unit};
 
@@ -47,7 +47,7 @@ impl Redis {
                 self.reap(space).await?;
                 continue;
             }
-            let mut openings = wire::openings(&pages)?;
+            let mut openings = state::openings(&pages)?;
             openings.retain(|opening| opening.start_ms + unit.ms() * unit.kept() > now_ms);
             return Ok(Meters {
                 last: state.last,

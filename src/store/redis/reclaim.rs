@@ -10,7 +10,8 @@ use super::{
     keys::{self, Name},
     reply,
     scan::{CHUNK, Place, STEP},
-    wire::{self, State},
+    state::State,
+    wire,
 };
 use crate::store::{Cursor, Reclaim, Reclaimed, Result, Space, Table};
 

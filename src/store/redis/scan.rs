@@ -8,7 +8,7 @@ use super::{
     Redis,
     fault::{self, Fault},
     keys, reply,
-    wire::State,
+    state::State,
 };
 use crate::store::{Cursor, Error, HEAD_BYTES, Result, Space};
 

@@ -1,5 +1,6 @@
 -- The state of a space, its counters and meters, for the scripts that move them:
--- script.rs puts this before them. KEYS[1] is the state, KEYS[4] the openings.
+-- script.rs puts this before them. KEYS[1] is the state, KEYS[4] the openings;
+-- state.rs has their layouts.
 --
 -- The meters stand as of the last move, at `at`. The bytes carried, and the integral
 -- of bytes held over time, outgrow Lua's exact numbers, so each is kept in two:

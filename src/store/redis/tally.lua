@@ -4,7 +4,7 @@
 --   of, where there are such, then the records that must be absent, then the rows.
 -- ARGV: 1 what is there and how much, 2 the stamp's sequence, then for each row
 --   how long it is kept and how many counts it has, then for each of those its
---   name and its amount and limit. Layouts are those of wire.rs.
+--   name and its amount and limit. Layouts are those of tally.rs.
 --
 -- A counter may be beyond 2^53, where Lua's numbers are no longer exact; so each
 -- is worked on as two halves, thousand millions and the rest. All decisions come

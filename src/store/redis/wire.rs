@@ -1,23 +1,21 @@
-//! The layouts that Rust and the scripts share: a record's head, a space's
-//! state, a batch, and the scripts' answers. All integers are big endian, as
+//! The layouts that Rust and the scripts share: a record's head, a batch, and the
+//! scripts' answers; state.rs, tally.rs and lease.rs have those of their own. All integers are big endian, as
 //! `struct` writes them in Lua. It does not know how they travel.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::store::{
     Action, Applied, Batch, Check, Commit, Expiry, HEAD_BYTES, MAX_EXPIRE_MS, Metric, Mode,
-    Opening, Outcome, Reading, Record, Refusal, Result, Step, Table, Usage, View, Write,
+    Outcome, Record, Refusal, Result, Step, Table, View, Write,
 };
 
-use super::fault;
+use super::{
+    fault,
+    state::{STATE_BYTES, State},
+};
 
 /// The format of heads; a change of layout takes the next number.
 const FORMAT: u8 = 1;
-/// The format of states with meters, and of those before it without.
-const STATE_FORMAT: u8 = 2;
-const FORMER_STATE_FORMAT: u8 = 1;
-const FORMER_STATE_BYTES: usize = 2 + 6 + 6 + 7 + 7 + 6 + 7 + 6 + 6;
-const STATE_BYTES: usize = FORMER_STATE_BYTES + 6 + 6 + 6 + 7 + 8;
 /// The largest number of seven bytes: no limit.
 const UNLIMITED: u64 = (1 << 56) - 1;
 /// Beyond this Lua's numbers are no longer exact.
@@ -68,110 +66,6 @@ pub(super) fn record(stored: &Bytes, now_ms: u64) -> Result<Option<Record>> {
 
 fn nonzero(number: u64) -> Option<u64> {
     (number > 0).then_some(number)
-}
-
-/// A space's view and counters; one that was never written has none but zeros.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
-    pub(super) removed: bool,
-    pub(super) view: View,
-    pub(super) bytes: u64,
-    pub(super) entries: u64,
-    pub(super) orphaned: u64,
-    /// Buckets that end here or before are no longer counted.
-    pub(super) watermark_ms: u64,
-    /// The end of the first bucket; 0 where there is none.
-    pub(super) due_ms: u64,
-    /// The meters after their last move; all 0 before the first.
-    pub(super) last: Reading,
-}
-
-impl State {
-    /// Reads a stored state; nothing or an empty text is a space without one.
-    pub(super) fn read(stored: Option<&[u8]>) -> Result<Self> {
-        let Some(mut stored) = stored.filter(|stored| !stored.is_empty()) else {
-            return Ok(Self::default());
-        };
-        let metered = match (stored.get_u8(), stored.len() + 1) {
-            (STATE_FORMAT, STATE_BYTES..) => true,
-            (FORMER_STATE_FORMAT, FORMER_STATE_BYTES..) => false,
-            _ => return Err(fault::corrupt("the state of a space is unreadable")),
-        };
-        let removed = stored.get_u8() != 0;
-        let view = View {
-            epoch: stored.get_uint(6),
-            generation: stored.get_uint(6),
-        };
-        stored.advance(7);
-        let bytes = stored.get_uint(7);
-        let entries = stored.get_uint(6);
-        let orphaned = stored.get_uint(7);
-        let watermark_ms = stored.get_uint(6);
-        let due_ms = stored.get_uint(6);
-        let last = if metered {
-            reading(&mut stored)
-        } else {
-            Reading::default()
-        };
-        Ok(Self {
-            removed,
-            view,
-            bytes,
-            entries,
-            orphaned,
-            watermark_ms,
-            due_ms,
-            last,
-        })
-    }
-
-    /// Bytes held since the meters' last move.
-    pub(super) fn held_bytes(&self) -> u64 {
-        // A state of the former format has no meters yet, whatever it holds.
-        if self.last.at_ms > 0 { self.bytes } else { 0 }
-    }
-
-    pub(super) fn usage(&self, exact: bool) -> Usage {
-        Usage {
-            entries: self.entries,
-            bytes: self.bytes,
-            orphaned_bytes: self.orphaned,
-            exact,
-        }
-    }
-}
-
-/// A reading: its moment, the integral in wholes of 2^48 and the rest, operations,
-/// bytes carried.
-fn reading(stored: &mut &[u8]) -> Reading {
-    Reading {
-        at_ms: stored.get_uint(6),
-        byte_ms: u128::from(stored.get_uint(6)) << 48 | u128::from(stored.get_uint(6)),
-        operations: stored.get_uint(7),
-        bytes: stored.get_u64(),
-    }
-}
-
-/// The start of the unit, the reading before it, and what was held from then on.
-const OPENING_BYTES: usize = 6 + 6 + 6 + 6 + 7 + 8 + 7;
-
-/// Openings as they lie in their pages, one behind the other.
-pub(super) fn openings(pages: &[u8]) -> Result<Vec<Opening>> {
-    let (openings, rest) = pages.as_chunks::<OPENING_BYTES>();
-    if !rest.is_empty() {
-        return Err(fault::corrupt("the openings of a space are unreadable"));
-    }
-    Ok(openings
-        .iter()
-        .map(|opening| {
-            let mut opening = &opening[..];
-            Opening {
-                start_ms: opening.get_uint(6),
-                before: reading(&mut opening),
-                held_bytes: opening.get_uint(7),
-            }
-        })
-        .collect())
 }
 
 /// How a batch is applied, as the script knows it.
@@ -478,13 +372,6 @@ mod tests {
         ] {
             assert!(matches!(record(&bad, 0), Err(Error::Corrupt(_))));
         }
-    }
-
-    #[test]
-    fn a_space_without_a_state_is_new() {
-        assert_eq!(State::read(None).unwrap(), State::default());
-        assert_eq!(State::read(Some(b"")).unwrap(), State::default());
-        assert!(matches!(State::read(Some(b"\x02")), Err(Error::Corrupt(_))));
     }
 
     #[test]

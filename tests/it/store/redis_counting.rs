@@ -1,4 +1,4 @@
-//! Tallies, rows, windows and meters on a real Redis: what its scripts alone can
+//! Tallies, rows and windows on a real Redis: what its scripts alone can
 //! get wrong. It does not repeat the promises of the port, which conformance.rs
 //! holds every backend to.
 
