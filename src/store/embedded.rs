@@ -49,7 +49,7 @@ use self::{
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Meters, Page,
     Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
-    Usage,
+    Usage, misuse,
 };
 
 /// Requests that may wait for the writer.
@@ -240,6 +240,7 @@ impl Store for Embedded {
     }
 
     async fn tally(&self, space: &Space, tally: Tally) -> Result<Tallied> {
+        misuse::tally(&tally)?;
         match self.ask(Work::Tally(space.clone(), tally)).await? {
             Answer::Tallied(tallied) => Ok(tallied),
             answer => Err(unexpected(&answer)),
@@ -247,11 +248,13 @@ impl Store for Embedded {
     }
 
     async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>> {
+        misuse::rows(names)?;
         self.look(|snapshot, now_ms| snapshot.counts(space, names, now_ms))
             .await
     }
 
     async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased> {
+        misuse::lease(&lease)?;
         match self.ask(Work::Lease(space.clone(), lease)).await? {
             Answer::Leased(leased) => Ok(leased),
             answer => Err(unexpected(&answer)),

@@ -148,9 +148,9 @@ pub struct Tally {
     pub stamp: Option<Stamp>,
     /// What it tells of, where a second tally of the same must add nothing.
     pub once: Option<Once>,
-    /// Records of the space that must be absent.
+    /// Records of the space that must be absent; at most 256.
     pub absent: Vec<Key>,
-    /// The amounts. At most 256 counts in all.
+    /// The amounts. At most 256 rows, and 256 counts in all.
     pub adds: Vec<Add>,
 }
 
@@ -158,7 +158,7 @@ pub struct Tally {
 /// added is a duplicate; the last is remembered for 2 days.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// The source: unique among all that ever write to the store.
+    /// The source, 1 to 1024 bytes: unique among all that ever write to the store.
     pub source: Bytes,
     /// Its number, from 1.
     pub sequence: u64,
@@ -167,7 +167,7 @@ pub struct Stamp {
 /// Names what a tally tells of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Once {
-    /// The name; not empty.
+    /// The name: 1 to 1024 bytes.
     pub name: Bytes,
     /// How long it is remembered.
     pub keep_ms: u64,
@@ -176,7 +176,7 @@ pub struct Once {
 /// Amounts for the counters of one row.
 #[derive(Clone, Debug)]
 pub struct Add {
-    /// The row's name; not empty.
+    /// The row's name: 1 to 1024 bytes.
     pub row: Bytes,
     /// How long the row is kept after this, whatever was said before; `None` means
     /// for ever.
@@ -189,7 +189,7 @@ pub struct Add {
 /// An amount for one counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// The counter's name in its row; not empty.
+    /// The counter's name in its row: 1 to 1024 bytes.
     pub name: Bytes,
     /// What is added. A negative amount takes away, down to 0 and no further.
     pub amount: i64,
@@ -239,7 +239,7 @@ pub type Row = Vec<(Bytes, u64)>;
 /// its last second.
 #[derive(Clone, Debug, Default)]
 pub struct Lease {
-    /// The window's name; not empty.
+    /// The window's name: 1 to 1024 bytes.
     pub window: Bytes,
     /// Permits in any span.
     pub limit: u64,

@@ -22,9 +22,6 @@ use super::{
 /// The most bytes of values that one page lists.
 const PAGE_BYTES: usize = 4 << 20;
 
-/// The most rows of counters that are read at once.
-const ROWS: usize = 1000;
-
 /// One moment of the store.
 pub(super) struct Snapshot {
     records: ReadOnlyTable<&'static [u8], &'static [u8]>,
@@ -240,11 +237,6 @@ impl Snapshot {
 
     /// Rows of counters, by name.
     pub(super) fn counts(&self, space: &Space, names: &[Bytes], now_ms: u64) -> Result<Vec<Row>> {
-        if names.len() > ROWS || names.iter().any(Bytes::is_empty) {
-            return Err(Fault::Misuse(format!(
-                "at most {ROWS} rows are read at once, each by a name"
-            )));
-        }
         let state = read_state(&self.spaces, space)?;
         let prefix = layout::prefix(space);
         let row = |name: &Bytes| {

@@ -2,16 +2,13 @@
 
 use super::{
     super::{
-        super::{Lease, Leased, Space, Unit},
+        super::{Lease, Leased, Space},
         fault::{Fault, Result},
         layout::{self, Kind},
         window::Window,
     },
     Ledger,
 };
-
-/// The shortest and the longest span of a window.
-const SPANS_MS: std::ops::RangeInclusive<u64> = 1_000..=31 * Unit::Day.ms();
 
 impl Ledger<'_> {
     /// Leases permits; see [`Lease`].
@@ -21,7 +18,6 @@ impl Ledger<'_> {
         lease: &Lease,
         now_ms: u64,
     ) -> Result<Leased> {
-        examine(lease)?;
         let prefix = layout::prefix(space);
         let state = self.living(space)?;
         let suffix = Kind::Window.suffix(&lease.window);
@@ -43,25 +39,4 @@ impl Ledger<'_> {
         self.enter(space, state);
         Ok(leased)
     }
-}
-
-/// Refuses a lease that breaks the port's contract, whatever is stored.
-fn examine(lease: &Lease) -> Result<()> {
-    let misuse = |what: &str| Err(Fault::Misuse(what.into()));
-    if lease.window.is_empty() {
-        return misuse("a window has a name");
-    }
-    if !SPANS_MS.contains(&lease.span_ms) {
-        return misuse("the span of a window is 1 s to 31 days");
-    }
-    if lease.least > lease.want {
-        return misuse("the least that is of use is not more than is wanted");
-    }
-    if lease.share == 0 {
-        return misuse("a share is a part of 1 at least");
-    }
-    if lease.hold_ms > lease.span_ms / 10 {
-        return misuse("permits are held for a tenth of the span at most");
-    }
-    Ok(())
 }

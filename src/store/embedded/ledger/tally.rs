@@ -1,12 +1,12 @@
 //! Adds to rows of counters. It does not know what is counted, or for whom.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::{
     super::{
-        super::{Add, Space, Tallied, Tally, Unit},
+        super::{Space, Tallied, Tally, Unit},
         counts::Counts,
         fault::{Fault, Result},
         layout::{self, Kind},
@@ -18,12 +18,6 @@ use super::{
 /// How long the last tally of a source is remembered.
 const STAMP_KEPT_MS: u64 = 2 * Unit::Day.ms();
 
-/// The most counts of a tally.
-const COUNTS: usize = 256;
-
-/// The most counts of one row in it.
-const ROW_COUNTS: usize = 64;
-
 impl Ledger<'_> {
     /// Adds all of a tally or nothing; see [`Tally`].
     pub(in super::super) fn tally(
@@ -32,7 +26,6 @@ impl Ledger<'_> {
         tally: &Tally,
         now_ms: u64,
     ) -> Result<Tallied> {
-        examine(tally)?;
         let prefix = layout::prefix(space);
         let state = self.living(space)?;
         if self.told_before(&prefix, tally, now_ms)? {
@@ -129,45 +122,4 @@ impl Ledger<'_> {
         }
         Ok(None)
     }
-}
-
-/// Refuses a tally that breaks the port's contract, whatever is stored.
-fn examine(tally: &Tally) -> Result<()> {
-    let misuse = |what: &str| Err(Fault::Misuse(what.into()));
-    if let Some(stamp) = &tally.stamp
-        && (stamp.source.is_empty() || stamp.sequence == 0)
-    {
-        return misuse("a stamp has a source, and numbers from 1");
-    }
-    if let Some(once) = &tally.once
-        && (once.name.is_empty() || once.keep_ms == 0)
-    {
-        return misuse("what a tally tells of has a name, remembered for at least 1 ms");
-    }
-    if tally.absent.iter().any(|key| key.path.is_empty()) {
-        return misuse("a path is empty");
-    }
-    if tally.adds.iter().map(|add| add.counts.len()).sum::<usize>() > COUNTS {
-        return misuse("a tally has at most 256 counts");
-    }
-    tally.adds.iter().try_for_each(examine_add)
-}
-
-fn examine_add(add: &Add) -> Result<()> {
-    let misuse = |what: &str| Err(Fault::Misuse(what.into()));
-    if add.row.is_empty() || add.keep_ms == Some(0) {
-        return misuse("a row has a name, and is kept for at least 1 ms");
-    }
-    if add.counts.len() > ROW_COUNTS {
-        return misuse("at most 64 counts are added to a row at once");
-    }
-    let mut names = HashSet::with_capacity(add.counts.len());
-    if !add
-        .counts
-        .iter()
-        .all(|count| !count.name.is_empty() && names.insert(&count.name))
-    {
-        return misuse("the counters of a row have names that differ");
-    }
-    Ok(())
 }

@@ -520,6 +520,8 @@ pub async fn misuse_of_tallies_adds_nothing(store: &Handle) {
             absent: vec![key(Table::Control, "")],
             ..adds([good()])
         },
+        adds([good(), add(&"n".repeat(1025), [count("n", 1)])]),
+        adds([good()].into_iter().chain((0..256).map(|_| add("r", [])))),
     ];
     for tally in misused {
         let result = store.tally(&space, tally.clone()).await;
