@@ -154,7 +154,7 @@ fn keys(keys: &[&str]) -> Vec<String> {
 }
 
 /// The fields that a request was refused for.
-fn fields<T: std::fmt::Debug>(result: Result<T>) -> Vec<String> {
+pub(crate) fn fields<T: std::fmt::Debug>(result: Result<T>) -> Vec<String> {
     match result {
         Err(Error::Invalid(violations)) => violations.into_iter().map(|v| v.field).collect(),
         other => panic!("not refused for its fields: {other:?}"),
