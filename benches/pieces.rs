@@ -1,7 +1,7 @@
 //! What the pieces of a call cost by themselves: letting a caller in, framing,
 //! opening and compressing a value. It does not know the network.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::{hint::black_box, sync::Arc, thread, time::Duration};
 
@@ -96,7 +96,12 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// A caller whom the replica knows: no call of the store, so nothing to wait for.
+/// More calls a minute than can be made, and yet a limit.
+const LIMIT: i64 = 1_000_000_000_000;
+
+/// A caller whom the replica knows, of a tenant with a rate: who it is, whether it
+/// may, and a permit that is at hand. Permits are leased on another thread, as
+/// another call's core does.
 fn admission(c: &mut Criterion) {
     let store: Handle = Arc::new(Embedded::in_memory().unwrap());
     let directory = Arc::new(Directory::new(Duration::from_secs(3600)));
@@ -104,7 +109,7 @@ fn admission(c: &mut Criterion) {
         default_plan: "free".into(),
         max_tenants: -1,
         delete_grace: Duration::ZERO,
-        plans: [("free".to_owned(), config::Plan::default())].into(),
+        plans: [("free".to_owned(), limited())].into(),
         ..config::Tenant::default()
     };
     let tenants = Tenants::new(
@@ -134,17 +139,42 @@ fn admission(c: &mut Criterion) {
     });
     // The feed tells of the creation once; after that both are remembered.
     thread::sleep(Duration::from_millis(300));
-    let runtime = runtime();
+    let mut runtime = Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
     let _inside = runtime.enter();
     let enter = async || {
         let key = secret.expose_secret();
         let caller = tenants.authenticate(Some(key)).await.unwrap();
-        tenants.admit(&caller, "", Access::Read).await.unwrap()
+        let tenancy = tenants.admit(&caller, "", Access::Read).await.unwrap();
+        tenants.charge(&tenancy).await.unwrap();
+        tenancy
     };
-    runtime.block_on(enter());
+    let admitted = || match enter().now_or_never() {
+        Some(tenancy) => tenancy,
+        None => runtime.block_on(enter()),
+    };
     c.bench_function("admission", |bench| {
-        bench.iter(|| black_box(enter().now_or_never()));
+        bench.iter(|| black_box(admitted()));
     });
+    const CALLS: usize = 100_000;
+    let count = |_| {
+        allocation_counter::measure(|| {
+            black_box(admitted());
+        })
+    };
+    let counts = (0..CALLS).map(count);
+    let allocating = counts.filter(|counted| counted.count_total > 0).count();
+    println!("admission: {allocating} of {CALLS} calls allocated; those had permits leased");
+}
+
+fn limited() -> config::Plan {
+    config::Plan {
+        quotas: config::Quotas {
+            operations_per_minute: LIMIT,
+            ..config::Quotas::default()
+        },
+        ..config::Plan::default()
+    }
 }
 
 criterion_group!(pieces, frames, heads, admission);

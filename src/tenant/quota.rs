@@ -78,11 +78,11 @@ impl Notes {
 
 /// When each metric of a tenant was last warned of in the log.
 #[derive(Debug, Default)]
-pub(super) struct Warned(Mutex<HashMap<Cow<'static, str>, Instant>>);
+pub(super) struct Warned(Mutex<HashMap<String, Instant>>);
 
 impl Warned {
     /// Whether a warning is to be logged now; then the next is a minute away.
-    fn is_due(&self, metric: &Cow<'static, str>, now: Instant) -> bool {
+    fn is_due(&self, metric: &str, now: Instant) -> bool {
         let mut warned = lock(&self.0);
         let recent = warned
             .get(metric)
@@ -91,7 +91,7 @@ impl Warned {
             if warned.len() >= REMEMBERED {
                 warned.clear();
             }
-            warned.insert(metric.clone(), now);
+            warned.insert(metric.to_owned(), now);
         }
         !recent
     }
@@ -169,7 +169,7 @@ mod tests {
     fn a_warning_is_logged_once_a_minute_a_metric() {
         let (warned, now) = (Warned::default(), Instant::now());
         let due = |metric: &'static str, seconds| {
-            warned.is_due(&metric.into(), now + Duration::from_secs(seconds))
+            warned.is_due(metric, now + Duration::from_secs(seconds))
         };
         assert_eq!(
             [due("a", 0), due("a", 59), due("b", 59), due("a", 60)],

@@ -7,6 +7,7 @@ mod keys;
 mod lifecycle;
 mod listing;
 mod purge;
+mod rate;
 mod reclaim;
 mod replays;
 mod usage;
