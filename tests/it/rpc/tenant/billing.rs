@@ -1,6 +1,8 @@
 //! Bills over a real socket, on both backends: what calls and reports come to is
 //! owed at the plan's prices. It does not know how periods are closed.
 
+use std::time::Duration;
+
 use riptide_persistence::{
     proto::v1::{
         CreateTenantRequest, GetRequest, GetTenantBillingRequest, ListStatementsRequest, Quotas,
@@ -166,4 +168,34 @@ async fn a_period_that_is_none_or_not_over_is_refused_by_name(#[case] kind: Kind
         .unwrap()
         .into_inner();
     assert_eq!((listed.statements, listed.total_size), (Vec::new(), 0));
+}
+
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
+#[tokio::test]
+async fn periods_that_are_over_are_closed_by_the_server_itself(#[case] kind: Kind) {
+    let server = kind
+        .start_with(|config| config.billing.close_after = Duration::ZERO)
+        .await;
+    let acme = server.tenant("acme").await.clients;
+    let now = Period::parse(&bill(&acme, "").await.unwrap().period).unwrap();
+    let request = || ListStatementsRequest {
+        period: now.previous().to_string(),
+        ..Default::default()
+    };
+    let mut admin = server.admin().tenant;
+    let mut closed = admin.list_statements(request()).await.unwrap().into_inner();
+    for _ in 0..1000 {
+        if closed.complete {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        closed = admin.list_statements(request()).await.unwrap().into_inner();
+    }
+    // Nobody was there: it is closed, and empty.
+    assert!(closed.complete);
+    assert_eq!((closed.statements, closed.total_size), (Vec::new(), 0));
+    let answer = acme.tenant.clone().list_statements(request()).await;
+    assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
 }
