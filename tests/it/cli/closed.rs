@@ -48,7 +48,6 @@ fn past(folder: &Folder, begun: Date) {
                     plan: "basic".into(),
                     ..Profile::default()
                 },
-                ..NewTenant::default()
             };
             tenants.create(new, Change::default()).await.unwrap();
         }

@@ -78,7 +78,9 @@ async fn alone_a_replica_lets_its_part_through_and_the_store_hears_of_it() {
         passed += 1;
     };
     assert!(failed.elapsed() < Duration::from_secs(30));
-    assert_eq!((passed, refused.used), (20, 20));
+    assert_eq!(refused.used, 20);
+    // The calls that found out that the store was gone have taken permits, too.
+    assert!((15..=20).contains(&passed), "{passed}");
     let retry = refused.retry_after.unwrap();
     assert!((1..=61).contains(&retry.seconds), "{retry:?}");
     // By the admin key too, who is asked for nothing but the key.
