@@ -26,10 +26,14 @@ use crate::proto::v1::{
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Set quotas of a tenant; those that are not named stay as they are.
-    #[command(after_help = SET_HELP)]
+    #[command(
+        after_help = SET_HELP,
+        override_usage = "riptide-persistence quota set [OPTIONS] [TENANT] <METRIC=LIMIT[:MODE]>..."
+    )]
     Set(Set),
     /// Ask whether a tenant may use an amount of a metric: exit code 0 if it may,
     /// 1 if not.
+    #[command(override_usage = "riptide-persistence quota check [OPTIONS] [TENANT] <METRIC>")]
     Check(Check),
 }
 
