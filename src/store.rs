@@ -35,6 +35,9 @@
 //!   an amount.
 //! - [`Store::lease`] never lets more permits be used in any span of a window than
 //!   the limit it is asked with, as far as holders keep to their leases.
+//! - What [`Store::read_watched`] saw is told of when it changes: whoever holds a
+//!   [`Vouch`] knows of every change that was acknowledged [`STALENESS`] ago.
+//!   Expiry is no change, and the view alone is not watched.
 //! - Time is the store's clock ([`Store::now_ms`]), never a replica's.
 //! - Records of ordered tables are listed in the order of their paths' bytes,
 //!   stable under concurrent writes. [`Table::Entry`] is listed in no order: a
@@ -53,6 +56,7 @@ mod meter;
 mod misuse;
 mod observed;
 mod space;
+mod watch;
 
 use std::sync::Arc;
 
@@ -69,6 +73,7 @@ pub use meter::{
 };
 pub use observed::{Calls, Counters, Elapsed, Observed, deadline, with_deadline};
 pub use space::{Incarnation, Key, METER_SPACES, Space, Table, View};
+pub use watch::{STALENESS, Vouch, Watch, Watched, Watcher};
 
 /// A store as the rest of the service holds it.
 pub type Handle = Arc<dyn Store>;
@@ -82,6 +87,16 @@ pub trait Store: Send + Sync + 'static {
     /// The records under `keys`, in order, as of one moment, and the view then.
     /// Entries are looked for in `generation` (0 where no entry is asked for).
     async fn read(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read>;
+
+    /// The same, with the promise to tell the store's [`Watcher`] of every later
+    /// change of these records, where it has one and can keep the promise. Counts as a
+    /// read; unless it is overridden, the promise is never made.
+    async fn read_watched(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Watched> {
+        Ok(Watched {
+            read: self.read(space, generation, keys).await?,
+            vouch: None,
+        })
+    }
 
     /// Applies `batch` or refuses it, in one atomic step.
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit>;

@@ -228,4 +228,35 @@ impl CacheService for Twin {
     ) -> Result<Response<InvalidateCacheResponse>, Status> {
         Ok(Response::new(InvalidateCacheResponse::default()))
     }
+
+    async fn get_or_lease(
+        &self,
+        _: Request<GetOrLeaseRequest>,
+    ) -> Result<Response<GetOrLeaseResponse>, Status> {
+        Ok(Response::new(GetOrLeaseResponse::default()))
+    }
+
+    async fn warm_cache(
+        &self,
+        _: Request<tonic::Streaming<WarmCacheRequest>>,
+    ) -> Result<Response<WarmCacheResponse>, Status> {
+        Ok(Response::new(WarmCacheResponse::default()))
+    }
+
+    type WatchInvalidationsStream =
+        futures::stream::Empty<Result<WatchInvalidationsResponse, Status>>;
+
+    async fn watch_invalidations(
+        &self,
+        _: Request<WatchInvalidationsRequest>,
+    ) -> Result<Response<Self::WatchInvalidationsStream>, Status> {
+        Ok(Response::new(futures::stream::empty()))
+    }
+
+    async fn get_cache_stats(
+        &self,
+        _: Request<GetCacheStatsRequest>,
+    ) -> Result<Response<GetCacheStatsResponse>, Status> {
+        Ok(Response::new(GetCacheStatsResponse::default()))
+    }
 }

@@ -284,6 +284,7 @@ impl Set {
             tags: self.tags,
             condition: condition.into(),
             if_version: self.if_version,
+            lease_token: String::new(),
         };
         let set = client
             .caches()

@@ -12,9 +12,11 @@ use crate::{
     proto::v1::{
         BatchDeleteRequest, BatchDeleteResponse, BatchDeleteResult, BatchGetRequest,
         BatchGetResponse, BatchGetResult, BatchSetRequest, BatchSetResponse, BatchSetResult,
-        DeleteRequest, DeleteResponse, GetRequest, GetResponse, InvalidateCacheRequest,
+        DeleteRequest, DeleteResponse, GetCacheStatsRequest, GetCacheStatsResponse,
+        GetOrLeaseRequest, GetOrLeaseResponse, GetRequest, GetResponse, InvalidateCacheRequest,
         InvalidateCacheResponse, ListKeysRequest, ListKeysResponse, SetRequest, SetResponse,
-        TouchRequest, TouchResponse, cache_service_server::CacheService,
+        TouchRequest, TouchResponse, WarmCacheRequest, WarmCacheResponse,
+        WatchInvalidationsRequest, WatchInvalidationsResponse, cache_service_server::CacheService,
         invalidate_cache_request::Target,
     },
     tenant::{Access, Tenancy, Tenants, page},
@@ -247,6 +249,9 @@ impl CacheApi {
                     .invalidate_keys(&tenancy, namespace, &keys.keys)
                     .await?
             }
+            Some(Target::Prefix(_) | Target::Tags(_)) => {
+                return Err(Error::Internal("SCAFFOLD".into()));
+            }
             Some(Target::WholeNamespace(true)) => {
                 self.cache.flush_namespace(&tenancy, namespace).await?
             }
@@ -320,6 +325,41 @@ impl CacheService for CacheApi {
     async fn list_keys(&self, request: Request<ListKeysRequest>) -> Answer<ListKeysResponse> {
         let (context, request) = Context::of(request)?;
         context.answer(self.list(&context, request).await)
+    }
+
+    async fn get_or_lease(
+        &self,
+        request: Request<GetOrLeaseRequest>,
+    ) -> Answer<GetOrLeaseResponse> {
+        let (context, _) = Context::of(request)?;
+        context.answer(Err(Error::Internal("SCAFFOLD".into())))
+    }
+
+    async fn warm_cache(
+        &self,
+        _: Request<tonic::Streaming<WarmCacheRequest>>,
+    ) -> Answer<WarmCacheResponse> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    type WatchInvalidationsStream = futures::stream::BoxStream<
+        'static,
+        std::result::Result<WatchInvalidationsResponse, Status>,
+    >;
+
+    async fn watch_invalidations(
+        &self,
+        _: Request<WatchInvalidationsRequest>,
+    ) -> Answer<Self::WatchInvalidationsStream> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn get_cache_stats(
+        &self,
+        request: Request<GetCacheStatsRequest>,
+    ) -> Answer<GetCacheStatsResponse> {
+        let (context, _) = Context::of(request)?;
+        context.answer(Err(Error::Internal("SCAFFOLD".into())))
     }
 
     async fn invalidate_cache(

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters, Page,
     Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
-    Usage,
+    Usage, Watched,
 };
 
 /// A store that is watched. Several, one per core, may share their [`Counters`].
@@ -178,6 +178,17 @@ impl Store for Observed {
             &self.counters.read,
             ok,
             self.store.read(space, generation, keys),
+        )
+        .await
+    }
+
+    async fn read_watched(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Watched> {
+        watch(
+            "read",
+            self.backend(),
+            &self.counters.read,
+            ok,
+            self.store.read_watched(space, generation, keys),
         )
         .await
     }
