@@ -34,8 +34,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
         .compile_fds(decoded(&compiler.encode_file_descriptor_set())?)?;
 
-    println!("cargo:rerun-if-changed=.git/HEAD");
-    println!("cargo:rustc-env=RIPTIDE_COMMIT={}", commit());
+    // A file that is not there would run this anew each time.
+    if let Some(head) = git(&["rev-parse", "--git-path", "HEAD"]) {
+        println!("cargo:rerun-if-changed={head}");
+    }
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]);
+    println!(
+        "cargo:rustc-env=RIPTIDE_COMMIT={}",
+        commit.as_deref().unwrap_or("unknown")
+    );
     Ok(())
 }
 
@@ -104,12 +111,9 @@ fn extension(method: &MethodDescriptor, name: &str) -> Result<ExtensionDescripto
     Ok(extension.ok_or_else(|| format!("options.proto has no {name}"))?)
 }
 
-fn commit() -> String {
-    Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .output()
-        .ok()
-        .filter(|output| output.status.success())
-        .and_then(|output| String::from_utf8(output.stdout).ok())
-        .map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
+/// What git says in a checkout.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
 }
