@@ -22,9 +22,9 @@
 //!   step, as if a record at or below that version were absent.
 //! - Metered records (entries, tenants) are counted exactly: each counts
 //!   [`charge`] bytes and one entry from the commit that wrote it until the
-//!   commit that removed it, or until its expiry, rounded up to the end of its
-//!   bucket ([`bucket_ms`]). [`Store::audit`] proves it. A space holds metered
-//!   records of one table.
+//!   commit that removed it, or until its expiry, and for as long as it lingers
+//!   ([`Expiry::Lingering`]), rounded up to the end of its bucket ([`bucket_ms`]).
+//!   [`Store::audit`] proves it. A space holds metered records of one table.
 //! - [`Batch::metered`] moves the space's meters in the same step as the writes,
 //!   if the batch is applied; the integral of bytes held over time moves with the
 //!   records. [`Store::meters`] tells them as they were at any border of a
@@ -42,9 +42,9 @@
 //! - Records of ordered tables are listed in the order of their paths' bytes,
 //!   stable under concurrent writes. [`Table::Entry`] is listed in no order: a
 //!   record that exists throughout is listed at least once.
-//! - A commit that touches only [`Table::Entry`] is durable within a second, on
-//!   a backend that is durable at all; every other commit is durable when it is
-//!   acknowledged, as far as the backend's own settings allow (Redis: AOF).
+//! - A commit that touches no table that is [`Table::lasting`] is durable within a
+//!   second, on a backend that is durable at all; every other commit is durable when
+//!   it is acknowledged, as far as the backend's own settings allow (Redis: AOF).
 //!
 //! A new promise made here needs a new case in `tests/it/store/conformance.rs`.
 
@@ -97,6 +97,11 @@ pub trait Store: Send + Sync + 'static {
             vouch: None,
         })
     }
+
+    /// The same, with records whose time is over, as long as the store still has
+    /// them: those that linger until then, others hardly. Their `expire_ms` tells
+    /// them from those that are there. Counts as a read.
+    async fn read_lingering(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read>;
 
     /// Applies `batch` or refuses it, in one atomic step.
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit>;
@@ -339,9 +344,9 @@ pub fn charge(path: &[u8], value_bytes: usize) -> u64 {
     HEAD_BYTES + path.len() as u64 + value_bytes as u64
 }
 
-/// The width of the bucket that an expiry so far away is rounded up in: 50 ms
-/// below a minute, 1 s below an hour, 15 s above. A record counts until the
-/// end of its bucket.
+/// The width of the bucket that an expiry so far away, lingering included, is
+/// rounded up in: 50 ms below a minute, 1 s below an hour, 15 s above. A record
+/// counts until the end of its bucket.
 pub const fn bucket_ms(ttl_ms: u64) -> u64 {
     match ttl_ms {
         0..60_000 => 50,

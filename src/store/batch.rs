@@ -158,6 +158,30 @@ pub enum Expiry {
     Never,
     /// So many milliseconds after the commit, by the store's clock. At least 1.
     AfterMs(u64),
+    /// Likewise, but the store keeps the record beyond its end, and counts it, for
+    /// [`Store::read_lingering`](super::Store::read_lingering). For all else it is
+    /// absent from its end.
+    Lingering {
+        /// When it ends, as [`Expiry::AfterMs`].
+        after_ms: u64,
+        /// For how many milliseconds more it is kept.
+        linger_ms: u64,
+    },
+}
+
+impl Expiry {
+    /// In how many milliseconds the record ends, and for how many more it is kept;
+    /// `None` means never.
+    pub(super) const fn spans_ms(self) -> Option<(u64, u64)> {
+        match self {
+            Self::Never => None,
+            Self::AfterMs(after_ms) => Some((after_ms, 0)),
+            Self::Lingering {
+                after_ms,
+                linger_ms,
+            } => Some((after_ms, linger_ms)),
+        }
+    }
 }
 
 /// Limits on what a space counts after the commit. A commit that does not grow

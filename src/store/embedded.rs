@@ -213,8 +213,17 @@ fn unexpected(answer: &Answer) -> Error {
 #[async_trait]
 impl Store for Embedded {
     async fn read(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
-        self.look(|snapshot, now_ms| snapshot.read(space, generation, keys, now_ms))
-            .await
+        self.look(|snapshot, now_ms| {
+            snapshot.read(space, generation, keys, |head| head.alive(now_ms))
+        })
+        .await
+    }
+
+    async fn read_lingering(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
+        self.look(|snapshot, now_ms| {
+            snapshot.read(space, generation, keys, |head| head.lingers(now_ms))
+        })
+        .await
     }
 
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {

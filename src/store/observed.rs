@@ -172,25 +172,18 @@ fn verdict(commit: &Commit) -> &'static str {
 #[deny(clippy::missing_trait_methods)]
 impl Store for Observed {
     async fn read(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
-        watch(
-            "read",
-            self.backend(),
-            &self.counters.read,
-            ok,
-            self.store.read(space, generation, keys),
-        )
-        .await
+        let call = self.store.read(space, generation, keys);
+        watch("read", self.backend(), &self.counters.read, ok, call).await
     }
 
     async fn read_watched(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Watched> {
-        watch(
-            "read",
-            self.backend(),
-            &self.counters.read,
-            ok,
-            self.store.read_watched(space, generation, keys),
-        )
-        .await
+        let call = self.store.read_watched(space, generation, keys);
+        watch("read", self.backend(), &self.counters.read, ok, call).await
+    }
+
+    async fn read_lingering(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
+        let call = self.store.read_lingering(space, generation, keys);
+        watch("read", self.backend(), &self.counters.read, ok, call).await
     }
 
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {
@@ -215,25 +208,13 @@ impl Store for Observed {
     }
 
     async fn list(&self, space: &Space, query: Query) -> Result<Page> {
-        watch(
-            "list",
-            self.backend(),
-            &self.counters.list,
-            ok,
-            self.store.list(space, query),
-        )
-        .await
+        let call = self.store.list(space, query);
+        watch("list", self.backend(), &self.counters.list, ok, call).await
     }
 
     async fn usage(&self, space: &Space) -> Result<Usage> {
-        watch(
-            "usage",
-            self.backend(),
-            &self.counters.usage,
-            ok,
-            self.store.usage(space),
-        )
-        .await
+        let call = self.store.usage(space);
+        watch("usage", self.backend(), &self.counters.usage, ok, call).await
     }
 
     async fn meters(&self, space: &Space, unit: Unit) -> Result<Meters> {
@@ -267,14 +248,8 @@ impl Store for Observed {
     }
 
     async fn audit(&self, space: &Space) -> Result<Audit> {
-        watch(
-            "audit",
-            self.backend(),
-            &self.counters.audit,
-            ok,
-            self.store.audit(space),
-        )
-        .await
+        let call = self.store.audit(space);
+        watch("audit", self.backend(), &self.counters.audit, ok, call).await
     }
 
     async fn reclaim(
@@ -289,14 +264,8 @@ impl Store for Observed {
     }
 
     async fn changes(&self, position: Option<Position>) -> Result<Changes> {
-        watch(
-            "changes",
-            self.backend(),
-            &self.counters.changes,
-            ok,
-            self.store.changes(position),
-        )
-        .await
+        let call = self.store.changes(position);
+        watch("changes", self.backend(), &self.counters.changes, ok, call).await
     }
 
     async fn ping(&self) -> Result<Health> {

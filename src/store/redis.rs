@@ -135,18 +135,27 @@ impl Redis {
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
-}
 
-#[async_trait]
-impl Store for Redis {
-    async fn read(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
+    /// Reads records, those whose time is over among them where they linger.
+    async fn look(
+        &self,
+        space: &Space,
+        generation: u64,
+        keys: &[Key],
+        lingering: bool,
+    ) -> Result<Read> {
         let mut names = Vec::with_capacity(keys.len() + 1);
         names.push(keys::state(space));
         names.extend(keys.iter().map(|key| keys::record(space, generation, key)));
         let stored = self.pool.mget(names).await.map_err(Fault::of_read)?;
         let mut stored = stored.into_iter();
         let state = State::read(stored.next().flatten().as_deref())?;
-        let now_ms = self.shared.clock.now_ms();
+        // At the beginning of time nothing has ended.
+        let now_ms = if lingering {
+            0
+        } else {
+            self.shared.clock.now_ms()
+        };
         let mut records = Vec::with_capacity(keys.len());
         for stored in stored {
             records.push(match stored {
@@ -161,6 +170,17 @@ impl Store for Redis {
             view: state.view,
             records,
         })
+    }
+}
+
+#[async_trait]
+impl Store for Redis {
+    async fn read(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
+        self.look(space, generation, keys, false).await
+    }
+
+    async fn read_lingering(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
+        self.look(space, generation, keys, true).await
     }
 
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {

@@ -107,11 +107,14 @@ pub enum Table {
     Meta,
     /// Closed billing periods, by period and incarnation. Ordered.
     Statement,
+    /// Leases of the refill of cache entries, by the paths of those; they live in
+    /// the same generation, and expire.
+    Refill,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Entry,
         Self::Tenant,
         Self::ApiKey,
@@ -121,6 +124,7 @@ impl Table {
         Self::Job,
         Self::Meta,
         Self::Statement,
+        Self::Refill,
     ];
 
     /// The table's mark in stored keys. Never changes.
@@ -135,6 +139,7 @@ impl Table {
             Self::Job => "j",
             Self::Meta => "m",
             Self::Statement => "p",
+            Self::Refill => "f",
         }
     }
 
@@ -158,7 +163,13 @@ impl Table {
 
     /// Whether its records live in a generation.
     pub const fn generational(self) -> bool {
-        matches!(self, Self::Entry)
+        matches!(self, Self::Entry | Self::Refill)
+    }
+
+    /// Whether its commits are durable when they are acknowledged, and not within
+    /// a second only.
+    pub const fn lasting(self) -> bool {
+        !matches!(self, Self::Entry | Self::Refill)
     }
 }
 
@@ -183,11 +194,20 @@ impl Key {
     /// The key of a cache entry. A namespace has no colon, so the path is
     /// unambiguous whatever the user's key holds.
     pub fn entry(namespace: &str, user_key: &str) -> Self {
+        Self::placed(Table::Entry, namespace, user_key)
+    }
+
+    /// The key of the lease of an entry's refill.
+    pub fn refill(namespace: &str, user_key: &str) -> Self {
+        Self::placed(Table::Refill, namespace, user_key)
+    }
+
+    fn placed(table: Table, namespace: &str, user_key: &str) -> Self {
         let mut path = Vec::with_capacity(namespace.len() + 1 + user_key.len());
         path.extend_from_slice(namespace.as_bytes());
         path.push(b':');
         path.extend_from_slice(user_key.as_bytes());
-        Self::new(Table::Entry, path)
+        Self::new(table, path)
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) fn examine(batch: &Batch) -> Result<()> {
         let (Action::Put { expiry, .. } | Action::Touch(expiry)) = &write.action else {
             continue;
         };
-        if *expiry == Expiry::AfterMs(0) {
+        if let Some((0, _)) = expiry.spans_ms() {
             return Err(Fault::Misuse("an expiry is not at least 1 ms away".into()));
         }
     }
@@ -296,7 +296,7 @@ impl Attempt {
     }
 
     fn head(&self, version: u64, expiry: Expiry) -> Head {
-        let Expiry::AfterMs(ttl_ms) = expiry else {
+        let Some((ttl_ms, linger_ms)) = expiry.spans_ms() else {
             return Head {
                 version,
                 expire_ms: 0,
@@ -304,7 +304,9 @@ impl Attempt {
             };
         };
         let expire_ms = self.now_ms.saturating_add(ttl_ms).min(MAX_EXPIRE_MS);
-        let end_ms = expire_ms.next_multiple_of(bucket_ms(ttl_ms));
+        let kept_ms = ttl_ms.saturating_add(linger_ms);
+        let leaves_ms = self.now_ms.saturating_add(kept_ms).min(MAX_EXPIRE_MS);
+        let end_ms = leaves_ms.next_multiple_of(bucket_ms(kept_ms));
         Head {
             version,
             expire_ms,

@@ -195,6 +195,11 @@ impl Head {
         self.expire_ms == 0 || now_ms < self.expire_ms
     }
 
+    /// Whether it is there, or still lingers.
+    pub(super) fn lingers(self, now_ms: u64) -> bool {
+        self.end_ms == 0 || now_ms <= self.end_ms
+    }
+
     /// When it ends, as the port says it.
     pub(super) fn expires(self) -> Option<u64> {
         (self.expire_ms > 0).then_some(self.expire_ms)

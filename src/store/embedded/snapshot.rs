@@ -13,7 +13,7 @@ use super::{
     },
     counts::Counts,
     fault::{Fault, Result},
-    layout::{self, BUCKETS, EXPIRIES, Kind, OPENINGS, RECORDS, SPACES},
+    layout::{self, BUCKETS, EXPIRIES, Head, Kind, OPENINGS, RECORDS, SPACES},
     ledger::{read_state, split},
     metering,
     state::State,
@@ -58,18 +58,19 @@ impl Snapshot {
         Ok(self.openings.len()?)
     }
 
+    /// The records under `keys` that are `there` by their heads.
     pub(super) fn read(
         &self,
         space: &Space,
         generation: u64,
         keys: &[Key],
-        now_ms: u64,
+        there: impl Fn(Head) -> bool,
     ) -> Result<Read> {
         let state = read_state(&self.spaces, space)?;
         let prefix = layout::prefix(space);
         let records = keys
             .iter()
-            .map(|key| self.record(&state, &prefix, generation, key, now_ms));
+            .map(|key| self.record(&state, &prefix, generation, key, &there));
         Ok(Read {
             view: state.view(),
             records: records.collect::<Result<_>>()?,
@@ -82,7 +83,7 @@ impl Snapshot {
         prefix: &[u8],
         generation: u64,
         key: &Key,
-        now_ms: u64,
+        there: impl Fn(Head) -> bool,
     ) -> Result<Option<Record>> {
         if state.past(key.table.generational().then_some(generation)) {
             return Ok(None);
@@ -92,7 +93,7 @@ impl Snapshot {
             return Ok(None);
         };
         let (head, value) = split(stored.value())?;
-        Ok(head.alive(now_ms).then(|| Record {
+        Ok(there(head).then(|| Record {
             version: head.version,
             expire_ms: head.expires(),
             value: Bytes::copy_from_slice(value),

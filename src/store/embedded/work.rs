@@ -4,8 +4,8 @@
 use tokio::sync::oneshot;
 
 use super::super::{
-    Action, Add, Batch, Commit, Cursor, Error, Lease, Leased, Reclaim, Reclaimed, Space, Table,
-    Tallied, Tally, Write,
+    Action, Add, Batch, Commit, Cursor, Error, Lease, Leased, Reclaim, Reclaimed, Space, Tallied,
+    Tally, Write,
 };
 
 /// What is asked of the writer.
@@ -36,11 +36,7 @@ impl Work {
     pub(super) fn strict(&self) -> bool {
         match self {
             Self::Commit(_, batch) => {
-                batch.step.is_some()
-                    || batch
-                        .writes
-                        .iter()
-                        .any(|write| write.key.table != Table::Entry)
+                batch.step.is_some() || batch.writes.iter().any(|write| write.key.table.lasting())
             }
             Self::Reclaim { .. } | Self::Lease(..) => false,
             Self::Tally(..) | Self::Close => true,

@@ -13,7 +13,8 @@
 -- it the watermark says so: a record counts if it never ends or if its bucket
 -- ends after the watermark. The meters advance to each bucket's own end, so they
 -- are exact whenever that is found out, and nothing is applied before all is
--- reaped that is due. All decisions come before the first write; every
+-- reaped that is due. A record that lingers is kept beyond its expiry: then its
+-- bucket is that of its leaving. All decisions come before the first write; every
 -- loop is bounded by the batch or by 128 buckets.
 --
 -- Times are milliseconds. TIME runs on during a script in Redis 7.0, while
@@ -121,7 +122,8 @@ end
 local outcomes, new_heads, ends = {}, {}, {}
 for i = 1, n do
   local options = ARGV[2 * i]
-  local action, check, metered, hides = byte(options, 1, 4)
+  -- `keeps`: 1 where a floor hides what was, 2 where what is put lingers, 3 both.
+  local action, check, metered, keeps = byte(options, 1, 4)
   local ttl, path = unpack_bytes('>I6I4', options, 8)
   local key = KEYS[i + 4]
   local head = heads[key]
@@ -133,7 +135,7 @@ for i = 1, n do
       if not now then clock() end
       if expire <= now then found = 0 end
     end
-    if hides == 1 and found <= unpack_bytes('>I7', options, 25) then found = 0 end
+    if keeps % 2 == 1 and found <= unpack_bytes('>I7', options, 25) then found = 0 end
     if metered == 1 then
       size = sizes[key] + path
       counted = stop == 0 or stop > mark
@@ -164,9 +166,14 @@ for i = 1, n do
       expire = now + ttl
       if expire > 1e14 then expire = 1e14 end
       leaves = expire
+      if keeps > 1 then
+        ttl = ttl + unpack_bytes('>I6', options, 32)
+        leaves = now + ttl
+        if leaves > 1e14 then leaves = 1e14 end
+      end
       if metered == 1 then
         local width = ttl < 60000 and 50 or (ttl < 3600000 and 1000 or 15000)
-        stop = expire + (width - expire % width) % width
+        stop = leaves + (width - leaves % width) % width
         if stop <= mark then stop = mark + width - mark % width end
         leaves = stop
       end

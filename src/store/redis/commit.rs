@@ -12,7 +12,7 @@ use super::{
     state::State,
     wire::{self, Basis, Way},
 };
-use crate::store::{Action, Batch, Error, Expiry, Key, Mode, Result, Space, Table, Write};
+use crate::store::{Action, Batch, Error, Key, Mode, Result, Space, Table, Write};
 
 /// Writes of one batch, at most; a script is not to run for long.
 const MAX_WRITES: usize = 4096;
@@ -111,11 +111,8 @@ pub(super) fn check(batch: &Batch) -> Result<()> {
         ..
     } in &batch.writes
     {
-        if let Action::Put {
-            expiry: Expiry::AfterMs(0),
-            ..
-        }
-        | Action::Touch(Expiry::AfterMs(0)) = action
+        if let Action::Put { expiry, .. } | Action::Touch(expiry) = action
+            && let Some((0, _)) = expiry.spans_ms()
         {
             return misuse("an expiry after no time; at least 1 ms".into());
         }

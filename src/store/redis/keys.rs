@@ -155,7 +155,7 @@ pub(super) fn read(space: &Space, name: &[u8]) -> Option<Name> {
         else {
             continue;
         };
-        if !table.generational() {
+        if table != Table::Entry {
             return Some(Name::Record {
                 table,
                 path_bytes: path.len(),
@@ -268,6 +268,14 @@ mod tests {
                 path_bytes: 3
             })
         );
+        let lease = record(&space, 12, &Key::refill("n", "k"));
+        assert!(matches!(
+            read(&space, &lease),
+            Some(Name::Record {
+                table: Table::Refill,
+                ..
+            })
+        ));
         assert_eq!(read(&space, &state(&space)), Some(Name::State));
         for other in [
             index(&space, Table::Tenant),

@@ -166,24 +166,27 @@ pub(super) fn write(out: &mut BytesMut, write: &Write, index: usize, announced: 
         Check::Present => (2, 0),
         Check::Version(version) => (3, version),
     };
-    let ttl_ms = match expiry {
-        Expiry::Never => 0,
-        Expiry::AfterMs(ttl_ms) => ttl_ms.clamp(1, MAX_EXPIRE_MS),
-    };
+    let (ttl_ms, linger_ms) = expiry.spans_ms().map_or((0, 0), |(after_ms, linger_ms)| {
+        (
+            after_ms.clamp(1, MAX_EXPIRE_MS),
+            linger_ms.min(MAX_EXPIRE_MS),
+        )
+    });
     out.put_u8(action);
     out.put_u8(check);
     out.put_u8(key.table.metered().into());
-    out.put_u8((*floor > 0).into());
+    out.put_u8(u8::from(*floor > 0) + 2 * u8::from(linger_ms > 0));
     out.put_u8(if announced { mark(key.table) } else { 0 });
     out.put_uint(index as u64, 2);
     out.put_uint(ttl_ms, 6);
     out.put_uint(key.path.len() as u64, 4);
     out.put_uint(version.min(EXACT), 7);
     out.put_uint((*floor).min(EXACT), 7);
+    out.put_uint(linger_ms, 6);
 }
 
 /// Bytes that [`write`] puts.
-pub(super) const WRITE_BYTES: usize = 31;
+pub(super) const WRITE_BYTES: usize = 37;
 
 /// A table's mark as one byte.
 fn mark(table: Table) -> u8 {

@@ -34,6 +34,11 @@ impl Store for Recorder {
         self.store.read(space, generation, keys).await
     }
 
+    async fn read_lingering(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
+        *self.last_read.lock().unwrap() = keys.to_vec();
+        self.store.read_lingering(space, generation, keys).await
+    }
+
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {
         self.store.commit(space, batch).await
     }

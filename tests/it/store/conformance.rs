@@ -12,6 +12,7 @@ mod expiry;
 mod feed;
 mod lease;
 mod limits;
+mod lingering;
 mod listing;
 mod meters;
 mod reclaim;
@@ -71,6 +72,16 @@ crate::store::on_every_backend!(cases, {
         the_longest_expiry_is_cut
         an_ended_record_counts_no_more
         a_replaced_record_counts_once;
+    lingering:
+        an_ended_record_shows_only_where_it_is_asked_for
+        an_ended_record_is_absent_to_writes
+        a_deleted_record_lingers_no_more
+        what_lingered_leaves_with_its_bucket
+        touch_says_anew_how_long_a_record_lingers
+        the_longest_lingering_is_cut
+        a_record_without_a_bucket_lingers_too
+        lingering_from_no_time_is_misuse
+        a_lease_of_a_refill_ends_with_its_generation;
     limits:
         the_limit_itself_is_allowed
         one_more_is_refused

@@ -94,10 +94,10 @@ impl Pair {
         }
     }
 
-    async fn end(&mut self, ending: &[(Key, u64)]) {
+    async fn end(&mut self, ending: &[(Key, Expiry)]) {
         let writes = ending
             .iter()
-            .map(|(key, ms)| Write::put(key.clone(), "ends").expiring(Expiry::AfterMs(*ms)));
+            .map(|(key, expiry)| Write::put(key.clone(), "ends").expiring(*expiry));
         let batch = Batch {
             mode: Mode::Each,
             ..Batch::of(writes)
@@ -184,17 +184,25 @@ impl Pair {
             .iter()
             .flat_map(|table| PATHS.map(|path| Key::new(*table, path)))
             .collect();
-        let read = async |store: &Handle| {
-            let mut read = store
-                .read(&self.space, self.view.generation, &keys)
-                .await
-                .unwrap();
+        let read = async |store: &Handle, lingering: bool| {
+            let (space, generation) = (&self.space, self.view.generation);
+            let read = if lingering {
+                store.read_lingering(space, generation, &keys).await
+            } else {
+                store.read(space, generation, &keys).await
+            };
+            let mut read = read.unwrap();
             for record in read.records.iter_mut().flatten() {
                 record.expire_ms = record.expire_ms.map(coarse_ms);
             }
             read
         };
-        self.same("a read of everything", read).await;
+        self.same("a read of everything", async |store| {
+            read(store, false).await
+        })
+        .await;
+        self.same("all that lingers", async |store| read(store, true).await)
+            .await;
         let usage = async |store: &Handle| store.usage(&self.space).await.unwrap();
         self.same("usage", usage).await
     }

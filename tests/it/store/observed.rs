@@ -21,6 +21,9 @@ impl Store for Stuck {
     async fn read(&self, _: &Space, _: u64, _: &[Key]) -> Result<Read> {
         pending().await
     }
+    async fn read_lingering(&self, _: &Space, _: u64, _: &[Key]) -> Result<Read> {
+        pending().await
+    }
     async fn commit(&self, _: &Space, _: Batch) -> Result<Commit> {
         pending().await
     }

@@ -41,6 +41,10 @@ impl Store for Cut {
         self.alive()?.read(space, generation, keys).await
     }
 
+    async fn read_lingering(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
+        self.alive()?.read_lingering(space, generation, keys).await
+    }
+
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {
         let answer = self.alive()?.commit(space, batch).await;
         if self.commits_left.fetch_sub(1, Ordering::SeqCst) == 1 && self.answer_lost {

@@ -52,6 +52,8 @@ fn operations(runner: &mut TestRunner, count: usize) -> Vec<Write> {
         2 => proptest::strategy::Just(Expiry::Never),
         3 => (1u64..200).prop_map(Expiry::AfterMs),
         1 => (1u64..8_000_000).prop_map(Expiry::AfterMs),
+        1 => (1u64..200, 0u64..200).prop_map(|(after_ms, linger_ms)| Expiry::Lingering { after_ms, linger_ms }),
+        1 => (1u64..200, 0u64..8_000_000).prop_map(|(after_ms, linger_ms)| Expiry::Lingering { after_ms, linger_ms }),
     ];
     let action = (0u8..8, 0usize..300, expiry).prop_map(|(kind, bytes, expiry)| match kind {
         0..=4 => Action::Put {

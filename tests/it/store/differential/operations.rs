@@ -16,20 +16,22 @@ pub const PATHS: [&[u8]; 7] = [
 
 /// Metered records are of one table in a space: entries here, tenants where the
 /// space is taken for a registry.
-const TABLES: [Table; 5] = [
+const TABLES: [Table; 6] = [
     Table::Entry,
     Table::Entry,
     Table::ApiKey,
     Table::Job,
     Table::Control,
+    Table::Refill,
 ];
 
 /// What is done to both.
 #[derive(Clone, Debug)]
 pub enum Operation {
     Commit(Commitment),
-    /// Records that end at once, and the wait until they are over and uncounted.
-    Ending(Vec<(Key, u64)>),
+    /// Records that end at once, and the wait until they are over, and uncounted but
+    /// for those that linger.
+    Ending(Vec<(Key, Expiry)>),
     Reclaim {
         orphans: bool,
         prefix: usize,
@@ -101,6 +103,8 @@ pub fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let expiry = prop_oneof![
         2 => Just(Expiry::Never),
         1 => (60_000u64..1 << 40).prop_map(Expiry::AfterMs),
+        1 => (60_000u64..1 << 40, 0u64..1 << 40)
+            .prop_map(|(after_ms, linger_ms)| Expiry::Lingering { after_ms, linger_ms }),
     ];
     let key =
         (select(&TABLES[..]), select(&PATHS[..])).prop_map(|(table, path)| Key::new(table, path));
@@ -151,7 +155,12 @@ pub fn operations() -> impl Strategy<Value = Vec<Operation>> {
             limits,
             step,
         });
-    let ending = proptest::collection::vec((key.clone(), 1u64..60), 1..5);
+    let soon = prop_oneof![
+        2 => (1u64..60).prop_map(Expiry::AfterMs),
+        1 => (1u64..60, 60_000u64..1 << 40)
+            .prop_map(|(after_ms, linger_ms)| Expiry::Lingering { after_ms, linger_ms }),
+    ];
+    let ending = proptest::collection::vec((key.clone(), soon), 1..5);
     let operation = prop_oneof![
         50 => commit.prop_map(Operation::Commit),
         2 => ending.prop_map(Operation::Ending),
