@@ -17,6 +17,8 @@ mod read;
 mod refusal;
 mod rules;
 mod snapshot;
+mod touch;
+mod warm;
 mod write;
 
 use std::sync::Arc;
@@ -26,6 +28,7 @@ pub use flush::Flushed;
 pub use list::{KeyInfo, Listing, Range};
 pub use rules::{DEFAULT_NAMESPACE, MAX_KEY_BYTES};
 pub use snapshot::Snapshots;
+pub use warm::{Failed, NewEntry, Part, Warmed};
 
 #[cfg(doc)]
 use crate::tenant::Tenancy;

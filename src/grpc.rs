@@ -97,12 +97,14 @@ impl Context {
                 self.warn(response.metadata_mut());
                 Ok(response)
             }
-            Err(error) => {
-                let mut status = status(&error, self);
-                self.warn(status.metadata_mut());
-                Err(status)
-            }
+            Err(error) => Err(self.warned(status(&error, self))),
         }
+    }
+
+    /// The status that ends the call, telling which limits it passed.
+    pub(crate) fn warned(&self, mut status: Status) -> Status {
+        self.warn(status.metadata_mut());
+        status
     }
 
     fn warn(&self, metadata: &mut MetadataMap) {

@@ -2,7 +2,7 @@
 //! limits are decided in the commit; it does not know how.
 
 use super::{
-    Cache, Set, Touched, Written,
+    Cache, Set, Written,
     refusal::{is_quota, refused},
     rules,
     rules::At,
@@ -11,9 +11,7 @@ use super::{
 use crate::{
     codec::frame,
     error::{Error, Result, Violations},
-    store::{
-        Action, Applied, Batch, Check, Commit, Key, Limits, Metered, Mode, Outcome, Refusal, Write,
-    },
+    store::{Applied, Batch, Check, Commit, Key, Limits, Metered, Mode, Outcome, Refusal, Write},
     tenant::{Counts, Tenancy},
 };
 
@@ -64,7 +62,19 @@ impl Cache {
             Ok(allowed)
         };
         let checked: Vec<Result<rules::Allowed>> = sets.iter().enumerate().map(check).collect();
+        self.set_each(tenancy, namespace, sets, checked, 1).await
+    }
 
+    /// Writes those entries in order that passed their checks, as so many operations;
+    /// one result each.
+    pub(super) async fn set_each(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        sets: &[Set<'_>],
+        checked: Vec<Result<rules::Allowed>>,
+        operations: u64,
+    ) -> Result<Vec<Result<Written>>> {
         let mut stored_bytes = Vec::with_capacity(sets.len());
         let put = |floor| {
             stored_bytes.clear();
@@ -79,11 +89,12 @@ impl Cache {
             Ok(writes)
         };
         let bytes = sets.iter().map(carried);
+        let items = (&*checked, bytes, operations);
         let outcomes = self
-            .commit_each(tenancy, namespace, (&*checked, bytes), GROWS, put)
+            .commit_each(tenancy, namespace, items, GROWS, put)
             .await?;
         let mut done = outcomes.into_iter().zip(stored_bytes);
-        let result = |allowed: Result<rules::Allowed>| {
+        let result = |allowed: Result<_>| {
             allowed?;
             let (outcome, bytes) = done.next().ok_or_else(short)?;
             written(tenancy, outcome, bytes)
@@ -113,8 +124,9 @@ impl Cache {
             Ok(vec![write.when(check).above(floor)])
         };
         let bytes = key.len() as u64;
+        let metered = operation(bytes);
         let deleted = self
-            .attempt(tenancy, namespace, Mode::Whole, !GROWS, bytes, delete)
+            .attempt(tenancy, namespace, Mode::Whole, !GROWS, metered, delete)
             .await?;
         match deleted {
             Ok(applied) => match only(applied)? {
@@ -164,7 +176,7 @@ impl Cache {
             Ok(allowed.map(delete).collect())
         };
         let bytes = keys.iter().map(|key| key.len() as u64);
-        let items = (&*checked, bytes);
+        let items = (&*checked, bytes, 1);
         let outcomes = self
             .commit_each(tenancy, namespace, items, !GROWS, delete)
             .await?;
@@ -177,47 +189,6 @@ impl Cache {
             }
         };
         Ok(checked.into_iter().map(result).collect())
-    }
-
-    /// Gives an entry a new time to live; `None` means the tenant's default.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`], [`Error::ScopeMissing`], and the store's.
-    pub async fn touch(
-        &self,
-        tenancy: &Tenancy,
-        namespace: &str,
-        key: &str,
-        ttl_ms: Option<i64>,
-    ) -> Result<Touched> {
-        let mut violations = Violations::default();
-        let expiry = rules::expiry(
-            ttl_ms,
-            At::Request,
-            tenancy,
-            &self.settings,
-            &mut violations,
-        );
-        let namespace = rules::place(tenancy, namespace, key, violations)?;
-        let touch = |floor| {
-            let key = Key::entry(namespace, key);
-            Ok(vec![
-                Write::new(key, Check::Any, Action::Touch(expiry)).above(floor),
-            ])
-        };
-        let (limits, bytes) = (!GROWS, key.len() as u64);
-        let applied = self
-            .commit(tenancy, namespace, Mode::Whole, limits, bytes, touch)
-            .await?;
-        match only(applied)? {
-            Outcome::Done {
-                existed, expire_ms, ..
-            } => Ok(Touched {
-                found: existed,
-                expire_ms: expire_ms.filter(|_| existed),
-            }),
-            Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
-        }
     }
 
     fn put(
@@ -242,12 +213,13 @@ impl Cache {
     }
 
     /// Commits those writes of a batch that passed their checks, each beside the
-    /// bytes that it carries; nothing is asked of the store where none did.
+    /// bytes that it carries, as so many operations; nothing is asked of the store
+    /// where none did.
     async fn commit_each<T>(
         &self,
         tenancy: &Tenancy,
         namespace: &str,
-        (checked, bytes): (&[Result<T>], impl Iterator<Item = u64>),
+        (checked, bytes, operations): (&[Result<T>], impl Iterator<Item = u64>, u64),
         grows: bool,
         writes: impl FnMut(u64) -> Result<Vec<Write>>,
     ) -> Result<Vec<Outcome>> {
@@ -255,10 +227,14 @@ impl Cache {
             return Ok(Vec::new());
         }
         let allowed = checked.iter().zip(bytes).filter(|(item, _)| item.is_ok());
-        let bytes = allowed.map(|(_, bytes)| bytes).sum();
+        let metered = Metered {
+            operations,
+            bytes: allowed.map(|(_, bytes)| bytes).sum(),
+        };
         let applied = self
-            .commit(tenancy, namespace, Mode::Each, grows, bytes, writes)
-            .await?;
+            .attempt(tenancy, namespace, Mode::Each, grows, metered, writes)
+            .await?
+            .map_err(|refusal| refused(tenancy, &refusal))?;
         Ok(applied.outcomes)
     }
 
@@ -273,7 +249,7 @@ impl Cache {
         bytes: u64,
         writes: impl FnMut(u64) -> Result<Vec<Write>>,
     ) -> Result<Applied> {
-        self.attempt(tenancy, namespace, mode, grows, bytes, writes)
+        self.attempt(tenancy, namespace, mode, grows, operation(bytes), writes)
             .await?
             .map_err(|refusal| refused(tenancy, &refusal))
     }
@@ -287,7 +263,7 @@ impl Cache {
         namespace: &str,
         mode: Mode,
         grows: bool,
-        bytes: u64,
+        metered: Metered,
         mut writes: impl FnMut(u64) -> Result<Vec<Write>>,
     ) -> Result<std::result::Result<Applied, Refusal>> {
         let limits = if grows {
@@ -303,7 +279,7 @@ impl Cache {
                 writes: writes(snapshot.floor(namespace))?,
                 limits,
                 step: None,
-                metered: operation(bytes),
+                metered,
             };
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(applied) => {
@@ -316,7 +292,7 @@ impl Cache {
                         |outcome| matches!(outcome, Outcome::Refused(refusal) if is_quota(refusal)),
                     );
                     tenancy.account.meter.count(Counts {
-                        written: bytes,
+                        written: metered.bytes,
                         throttled: refused.into(),
                         ..Counts::default()
                     });
@@ -360,7 +336,7 @@ fn carried(set: &Set<'_>) -> u64 {
 }
 
 /// The outcome of a batch of one.
-fn only(applied: Applied) -> Result<Outcome> {
+pub(super) fn only(applied: Applied) -> Result<Outcome> {
     applied.outcomes.into_iter().next().ok_or_else(short)
 }
 

@@ -2,10 +2,13 @@
 //! messages. It does not know what may be asked for; the cache refuses.
 
 mod message;
+mod warming;
+
+use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Context, convert::int64, status::rpc_status};
+use super::{Context, Health, convert::int64, status::rpc_status};
 use crate::{
     cache::{Cache, Flushed, Range, Written},
     error::{Error, Result},
@@ -26,12 +29,18 @@ use crate::{
 pub struct CacheApi {
     tenants: Tenants,
     cache: Cache,
+    /// Tells streams when to end.
+    health: Arc<Health>,
 }
 
 impl CacheApi {
-    /// The service over these tenants and their cache.
-    pub fn new(tenants: Tenants, cache: Cache) -> Self {
-        Self { tenants, cache }
+    /// The service over these tenants and their cache, until the server leaves.
+    pub fn new(tenants: Tenants, cache: Cache, health: Arc<Health>) -> Self {
+        Self {
+            tenants,
+            cache,
+            health,
+        }
     }
 
     async fn admit(&self, context: &Context, tenant_id: &str, access: Access) -> Result<Tenancy> {
@@ -337,9 +346,10 @@ impl CacheService for CacheApi {
 
     async fn warm_cache(
         &self,
-        _: Request<tonic::Streaming<WarmCacheRequest>>,
+        request: Request<tonic::Streaming<WarmCacheRequest>>,
     ) -> Answer<WarmCacheResponse> {
-        Err(Status::internal("SCAFFOLD"))
+        let (context, messages) = Context::of(request)?;
+        self.warm(&context, messages).await
     }
 
     type WatchInvalidationsStream = futures::stream::BoxStream<

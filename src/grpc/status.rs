@@ -1,6 +1,8 @@
 //! The only way an error becomes a status: its code, its reason, and the
 //! details the contract names. It does not know which RPC failed.
 
+mod partial;
+
 use std::{collections::HashMap, time::Duration};
 
 use prost::Message;
@@ -10,6 +12,8 @@ use tonic::{
     metadata::{MetadataMap, MetadataValue},
 };
 use tonic_types::pb;
+
+pub(super) use partial::partial;
 
 use super::Context;
 use crate::error::{Error, Kind, Violation};
@@ -53,7 +57,10 @@ pub fn status(error: &Error, context: &Context) -> Status {
 ///
 /// The cause of an internal error is logged here, once.
 pub(super) fn of(error: &Error, request_id: &str) -> Status {
-    let rpc = rpc(error, request_id);
+    sent(error, rpc(error, request_id))
+}
+
+fn sent(error: &Error, rpc: pb::Status) -> Status {
     let details = rpc.encode_to_vec();
     let mut metadata = MetadataMap::new();
     if let Some(ms) = pushback_ms(error) {

@@ -137,7 +137,7 @@ fn layer(parts: &Parts, store: &store::Handle) -> crate::error::Result<Layer> {
     let routes = Routes::new(
         config.max_message_bytes,
         TenantApi::new(tenants.clone()),
-        CacheApi::new(tenants.clone(), cache),
+        CacheApi::new(tenants.clone(), cache, parts.health.clone()),
         StateApi(parts.info.clone()),
         HealthApi(parts.health.clone()),
         parts.reflection,

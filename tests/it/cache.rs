@@ -6,6 +6,7 @@ mod flush;
 mod recorder;
 mod rules;
 mod values;
+mod warm;
 
 use std::{
     sync::{

@@ -4,7 +4,7 @@
 use prost_types::{Duration, Timestamp};
 
 use crate::{
-    cache::{Condition, Consistency, Entry, Freshness, KeyInfo, Set},
+    cache::{Condition, Consistency, Entry, Freshness, KeyInfo, NewEntry, Set},
     grpc::convert::{int64, timestamp},
     proto::v1,
 };
@@ -49,6 +49,18 @@ pub(super) fn item(entry: &v1::SetEntry) -> Set<'_> {
         ttl_ms: entry.ttl.as_ref().map(span_ms),
         content_type: &entry.content_type,
         tags: &entry.tags,
+        condition: condition(entry.condition),
+        if_version: entry.if_version,
+    }
+}
+
+pub(super) fn owned(entry: v1::SetEntry) -> NewEntry {
+    NewEntry {
+        key: entry.key,
+        value: entry.value,
+        ttl_ms: entry.ttl.as_ref().map(span_ms),
+        content_type: entry.content_type,
+        tags: entry.tags,
         condition: condition(entry.condition),
         if_version: entry.if_version,
     }

@@ -1,25 +1,51 @@
-//! A store that notes which keys it was asked for. It does not know why.
+//! A store that notes which keys it was asked for, and can hold commits back or
+//! fail them. It does not know why.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
-    Audit, Batch, Changes, Commit, Cursor, Handle, Health, Key, Lease, Leased, Meters, Page,
+    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters, Page,
     Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
     Usage,
 };
+use tokio::sync::watch;
 
 /// Passes every call on, and keeps the keys of the last read.
 pub struct Recorder {
     store: Handle,
     last_read: Mutex<Vec<Key>>,
+    held: watch::Sender<bool>,
+    /// Commits until it fails them.
+    commits_left: AtomicUsize,
 }
 
 impl Recorder {
     pub fn new(store: Handle) -> Self {
-        let last_read = Mutex::default();
-        Self { store, last_read }
+        Self {
+            store,
+            last_read: Mutex::default(),
+            held: watch::Sender::new(false),
+            commits_left: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    /// Holds commits back until they are let go.
+    pub fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    pub fn let_go(&self) {
+        self.held.send_replace(false);
+    }
+
+    /// Fails commits after so many.
+    pub fn fail_after(&self, commits: usize) {
+        self.commits_left.store(commits, Ordering::SeqCst);
     }
 
     pub fn last_read(&self) -> Vec<Key> {
@@ -40,6 +66,17 @@ impl Store for Recorder {
     }
 
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| !held).await.unwrap();
+        let one_less = |left: usize| left.checked_sub(1);
+        let (before, after) = (Ordering::SeqCst, Ordering::SeqCst);
+        if self
+            .commits_left
+            .fetch_update(before, after, one_less)
+            .is_err()
+        {
+            return Err(Error::Unavailable("it was told to fail".into()));
+        }
         self.store.commit(space, batch).await
     }
 

@@ -3,6 +3,7 @@
 
 mod input;
 mod isolation;
+mod warm;
 
 use riptide_persistence::proto::v1::{
     BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CacheEntry, DeleteRequest, GetRequest,

@@ -1,0 +1,57 @@
+//! Giving an entry a new time to live. It does not know the old one.
+
+use super::{
+    Cache, Touched,
+    refusal::refused,
+    rules,
+    rules::At,
+    write::{GROWS, only},
+};
+use crate::{
+    error::{Result, Violations},
+    store::{Action, Check, Key, Mode, Outcome, Write},
+    tenant::Tenancy,
+};
+
+impl Cache {
+    /// Gives an entry a new time to live; `None` means the tenant's default.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::ScopeMissing`], and the store's.
+    pub async fn touch(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        key: &str,
+        ttl_ms: Option<i64>,
+    ) -> Result<Touched> {
+        let mut violations = Violations::default();
+        let expiry = rules::expiry(
+            ttl_ms,
+            At::Request,
+            tenancy,
+            &self.settings,
+            &mut violations,
+        );
+        let namespace = rules::place(tenancy, namespace, key, violations)?;
+        let touch = |floor| {
+            let key = Key::entry(namespace, key);
+            Ok(vec![
+                Write::new(key, Check::Any, Action::Touch(expiry)).above(floor),
+            ])
+        };
+        let (limits, bytes) = (!GROWS, key.len() as u64);
+        let applied = self
+            .commit(tenancy, namespace, Mode::Whole, limits, bytes, touch)
+            .await?;
+        match only(applied)? {
+            Outcome::Done {
+                existed, expire_ms, ..
+            } => Ok(Touched {
+                found: existed,
+                expire_ms: expire_ms.filter(|_| existed),
+            }),
+            Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
+        }
+    }
+}
