@@ -38,6 +38,11 @@
 //! - What [`Store::read_watched`] saw is told of when it changes: whoever holds a
 //!   [`Vouch`] knows of every change that was acknowledged [`STALENESS`] ago.
 //!   Expiry is no change, and the view alone is not watched.
+//! - A space has a log of the notes that its commits carry ([`Batch::note`]), each
+//!   appended in the same step as what it tells of, so that they stand in the order
+//!   of the commits. The log is kept for [`LOG_KEPT`] after its last note, within a
+//!   bound of its bytes, and ends with its space; where it does not reach back to a
+//!   place any more, [`Store::notes`] says so.
 //! - Time is the store's clock ([`Store::now_ms`]), never a replica's.
 //! - Records of ordered tables are listed in the order of their paths' bytes,
 //!   stable under concurrent writes. [`Table::Entry`] is listed in no order: a
@@ -58,14 +63,14 @@ mod observed;
 mod space;
 mod watch;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use batch::{
-    Action, Applied, Batch, Check, Commit, Expiry, Limits, Metric, Mode, Outcome, Refusal, Step,
-    Write,
+    Action, Applied, Batch, Check, Commit, Expiry, Limits, MAX_NOTE_BYTES, Metric, Mode, Outcome,
+    Refusal, Step, Write,
 };
 pub use meter::{
     Add, Count, Lease, Leased, MAX_COUNT, Metered, Meters, Once, Opening, Reading, Row, Settle,
@@ -146,6 +151,12 @@ pub trait Store: Send + Sync + 'static {
     /// drop everything that was derived from announced records. `None` asks for
     /// the position of now.
     async fn changes(&self, position: Option<Position>) -> Result<Changes>;
+
+    /// The notes of a space's log after a place, oldest first, at most `limit` (1 to
+    /// 1000) of them. Does not wait. [`Notes::lost`] means that some may be missing.
+    /// `None` asks for the place of now: whatever is committed after the answer comes
+    /// after it.
+    async fn notes(&self, space: &Space, after: Option<Position>, limit: usize) -> Result<Notes>;
 
     /// Asks the store whether it is well. Bounded by a second.
     async fn ping(&self) -> Result<Health>;
@@ -286,7 +297,8 @@ pub struct Reclaimed {
     pub next: Option<Cursor>,
 }
 
-/// A place in the history of announced commits, opaque above the store.
+/// A place in the history of announced commits, or in the log of a space; opaque
+/// above the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position(pub Arc<str>);
 
@@ -299,6 +311,27 @@ pub struct Changes {
     pub keys: Vec<Key>,
     /// Some may be missing: the history was cut, or this is another store's.
     pub lost: bool,
+}
+
+/// A piece of a space's log.
+#[derive(Clone, Debug)]
+pub struct Notes {
+    /// Ask with this next time.
+    pub position: Position,
+    /// The notes, oldest first. Fewer than asked for means that there are no more.
+    pub notes: Vec<Noted>,
+    /// Some may be missing: the log was cut or has ended, or this is another store's.
+    /// Then there are no notes, and the position is that of now.
+    pub lost: bool,
+}
+
+/// A note, and the place behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Where to go on after it.
+    pub position: Position,
+    /// What its commit carried.
+    pub note: Bytes,
 }
 
 /// How the store is.
@@ -354,6 +387,15 @@ pub const fn bucket_ms(ttl_ms: u64) -> u64 {
         _ => 15_000,
     }
 }
+
+/// How long the log of a space is kept after its last note.
+pub const LOG_KEPT: Duration = Duration::from_secs(60 * 60);
+
+/// Bytes of a space's log, about; beyond it the older half goes.
+const LOG_BYTES: usize = 8 << 20;
+
+/// Notes of a space's log; beyond it the oldest go.
+const LOG_NOTES: usize = 100_000;
 
 /// Expiries beyond this (the year 5138) are cut to it: 2^53 is far away, and so
 /// is every script's arithmetic.

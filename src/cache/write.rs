@@ -280,6 +280,7 @@ impl Cache {
                 limits,
                 step: None,
                 metered,
+                note: None,
             };
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(applied) => {

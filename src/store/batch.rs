@@ -22,7 +22,13 @@ pub struct Batch {
     pub step: Option<Step>,
     /// What the space's meters grow by, if the batch is applied.
     pub metered: Metered,
+    /// What is appended to the space's log in the same step, if the batch changes
+    /// anything: a record, or the space by a step. At most [`MAX_NOTE_BYTES`].
+    pub note: Option<Bytes>,
 }
+
+/// Bytes of a note.
+pub const MAX_NOTE_BYTES: usize = 4096;
 
 impl Batch {
     /// A batch of these writes, all or nothing, whatever the view.
@@ -31,6 +37,16 @@ impl Batch {
             writes: writes.into_iter().collect(),
             ..Self::default()
         }
+    }
+
+    /// Whether it changed anything, where this came of it.
+    pub(super) fn changed(&self, applied: &Applied) -> bool {
+        let wrote = |(write, outcome): (&Write, &Outcome)| match (&write.action, outcome) {
+            (Action::Put { .. }, Outcome::Done { .. }) => true,
+            (Action::Touch(_) | Action::Delete, Outcome::Done { existed, .. }) => *existed,
+            (Action::Nothing, _) | (_, Outcome::Refused(_)) => false,
+        };
+        self.step.is_some() || self.writes.iter().zip(&applied.outcomes).any(wrote)
     }
 }
 

@@ -12,6 +12,7 @@ mod fault;
 mod history;
 mod layout;
 mod ledger;
+mod log;
 mod metering;
 mod opening;
 mod shelter;
@@ -41,13 +42,14 @@ use self::{
     clock::Clock,
     fault::{Fault, contained},
     history::History,
+    log::Logs,
     opening::Opening,
     snapshot::Snapshot,
     work::{Answer, Request, Work},
     writer::Writer,
 };
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Meters, Page,
+    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Meters, Notes, Page,
     Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
     Usage, misuse,
 };
@@ -72,6 +74,7 @@ pub struct Embedded {
 struct Shared {
     clock: Clock,
     history: History,
+    logs: Logs,
     snapshot: ArcSwapOption<Snapshot>,
     queued_bytes: AtomicUsize,
     closed: AtomicBool,
@@ -111,6 +114,7 @@ impl Embedded {
         let shared = Arc::new(Shared {
             clock,
             history: History::new(),
+            logs: Logs::default(),
             snapshot: ArcSwapOption::from_pointee(snapshot),
             queued_bytes: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
@@ -308,6 +312,13 @@ impl Store for Embedded {
             return Err(closed());
         }
         Ok(self.shared.history.after(position).await)
+    }
+
+    async fn notes(&self, space: &Space, after: Option<Position>, limit: usize) -> Result<Notes> {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        self.shared.logs.after(space, after.as_ref(), limit)
     }
 
     async fn ping(&self) -> Result<Health> {

@@ -15,9 +15,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters, Page,
-    Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
-    Usage, Watched,
+    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters,
+    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied,
+    Tally, Unit, Usage, Watched,
 };
 
 /// A store that is watched. Several, one per core, may share their [`Counters`].
@@ -48,6 +48,7 @@ pub struct Counters {
     audit: AtomicU64,
     reclaim: AtomicU64,
     changes: AtomicU64,
+    notes: AtomicU64,
     ping: AtomicU64,
     close: AtomicU64,
 }
@@ -68,6 +69,7 @@ impl Counters {
             audit: of(&self.audit),
             reclaim: of(&self.reclaim),
             changes: of(&self.changes),
+            notes: of(&self.notes),
             ping: of(&self.ping),
             close: of(&self.close),
         }
@@ -89,6 +91,7 @@ pub struct Calls {
     pub audit: u64,
     pub reclaim: u64,
     pub changes: u64,
+    pub notes: u64,
     pub ping: u64,
     pub close: u64,
 }
@@ -109,6 +112,7 @@ impl Calls {
             audit: self.audit.saturating_sub(earlier.audit),
             reclaim: self.reclaim.saturating_sub(earlier.reclaim),
             changes: self.changes.saturating_sub(earlier.changes),
+            notes: self.notes.saturating_sub(earlier.notes),
             ping: self.ping.saturating_sub(earlier.ping),
             close: self.close.saturating_sub(earlier.close),
         }
@@ -266,6 +270,11 @@ impl Store for Observed {
     async fn changes(&self, position: Option<Position>) -> Result<Changes> {
         let call = self.store.changes(position);
         watch("changes", self.backend(), &self.counters.changes, ok, call).await
+    }
+
+    async fn notes(&self, space: &Space, after: Option<Position>, limit: usize) -> Result<Notes> {
+        let call = self.store.notes(space, after, limit);
+        watch("notes", self.backend(), &self.counters.notes, ok, call).await
     }
 
     async fn ping(&self) -> Result<Health> {

@@ -5,7 +5,8 @@
 //! Every space is one hash tag and so one slot; commit.lua applies a batch and
 //! keeps the space's counters exact although Redis lets records expire in silence
 //! (its header tells how), and state.lua its meters. Rows of counters and windows
-//! are hashes, each moved by one script: tally.lua, lease.lua. See keys.rs for the
+//! are hashes, each moved by one script: tally.lua, lease.lua. The log of a space is a
+//! stream, appended to by commit.lua (see log.rs). See keys.rs for the
 //! names and wire.rs for the layouts.
 
 mod address;
@@ -18,6 +19,7 @@ mod feed;
 mod keys;
 mod lease;
 mod listing;
+mod log;
 mod meters;
 mod pool;
 mod reclaim;
@@ -53,7 +55,7 @@ use self::{
     wire::{Answer, Basis, Way},
 };
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Meters, Page,
+    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Meters, Notes, Page,
     Position, Query, Read, Reclaim, Reclaimed, Refusal, Result, Row, Space, Store, Table, Tallied,
     Tally, Unit, Usage, misuse,
 };
@@ -264,6 +266,10 @@ impl Store for Redis {
 
     async fn changes(&self, position: Option<Position>) -> Result<Changes> {
         self.follow(position).await
+    }
+
+    async fn notes(&self, space: &Space, after: Option<Position>, limit: usize) -> Result<Notes> {
+        self.read_log(space, after, limit).await
     }
 
     async fn ping(&self) -> Result<Health> {

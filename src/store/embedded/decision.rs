@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::{
     super::{
-        Action, Batch, Check, Expiry, Key, Limits, MAX_EXPIRE_MS, Metric, Mode, Outcome, Refusal,
-        Step, Table, Usage, Write, bucket_ms, charge,
+        Action, Batch, Check, Expiry, Key, Limits, MAX_EXPIRE_MS, MAX_NOTE_BYTES, Metric, Mode,
+        Outcome, Refusal, Step, Table, Usage, Write, bucket_ms, charge,
     },
     fault::{Fault, Result},
     layout::{self, Head},
@@ -61,6 +61,14 @@ pub(super) enum Decision {
 
 /// Refuses a batch that breaks the port's contract, whatever is stored.
 pub(super) fn examine(batch: &Batch) -> Result<()> {
+    if let Some(note) = &batch.note
+        && note.len() > MAX_NOTE_BYTES
+    {
+        return Err(Fault::Misuse(format!(
+            "a note of {} bytes; at most {MAX_NOTE_BYTES}",
+            note.len()
+        )));
+    }
     let mut keys = HashSet::with_capacity(batch.writes.len());
     for write in &batch.writes {
         if write.key.path.is_empty() {

@@ -187,6 +187,7 @@ impl Writer {
                 if wrote {
                     self.publish();
                     self.shared.history.announce(announced);
+                    self.note(&group, &answers);
                 }
                 let lingering = (wrote && !durable).then_some(now_ms);
                 self.settle(group, answers, lingering);
@@ -206,6 +207,7 @@ impl Writer {
                     // It reached the file after all, but whether it stays there
                     // the disk did not say.
                     self.shared.history.announce(announced);
+                    self.note(&group, &answers);
                     let works = group.iter().map(|request| &request.work);
                     works
                         .zip(answers)
@@ -217,6 +219,17 @@ impl Writer {
             }
         };
         self.settle(group, answers, None);
+    }
+
+    /// Appends what the commits of a group carry to the logs of their spaces.
+    fn note(&self, group: &[Request], answers: &[std::result::Result<Answer, Error>]) {
+        for (request, answer) in group.iter().zip(answers) {
+            if let (Work::Commit(space, batch), Ok(Answer::Commit(commit))) =
+                (&request.work, answer)
+            {
+                self.shared.logs.append(space, batch, commit);
+            }
+        }
     }
 
     /// Answers a group. What is not durable yet is remembered first.

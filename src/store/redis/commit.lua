@@ -3,7 +3,7 @@
 --
 -- KEYS: 1 the state, 2 the bucket ends (ZSET), 3 the bucket sums (HASH), 4 the
 --   openings (HASH), 5 to 4 + n the records of the n writes, then index ZSETs and
---   the stream of changes where they are needed.
+--   the stream of changes and the log where they are needed.
 -- ARGV: 1 the batch, then for each write its options and its value. Layouts are
 --   those of wire.rs.
 --
@@ -23,7 +23,7 @@
 local HEAD = '>BI7I6I6'
 
 local mode, viewed, epoch, generation, max_entries, max_bytes, step, changes,
-  more_operations, more_high, more_low = unpack_bytes('>BBI6I6I7I7BI2I6I2I6', ARGV[1])
+  more_operations, more_high, more_low, log = unpack_bytes('>BBI6I6I7I7BI2I6I2I6I2', ARGV[1])
 local n = (#ARGV - 1) / 2
 
 if removed == 1 then return 'G' end
@@ -120,6 +120,7 @@ end
 
 -- Decide. `new_heads[i]` is the record's new head, '' to remove it, or nil.
 local outcomes, new_heads, ends = {}, {}, {}
+local changed = step > 0
 for i = 1, n do
   local options = ARGV[2 * i]
   -- `keeps`: 1 where a floor hides what was, 2 where what is put lingers, 3 both.
@@ -190,6 +191,7 @@ for i = 1, n do
       seq = seq - 1
       outcomes[i] = pack('>BBI7I6', 2, byte(refused), select(2, unpack_bytes('>BI7', refused)), 0)
     else
+      changed = true
       local new_head = pack(HEAD, 1, new_version, expire, stop)
       heads[key], sizes[key] = new_head, length
       new_heads[i] = new_head
@@ -198,6 +200,7 @@ for i = 1, n do
       outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, new_version, expire)
     end
   elseif action == 3 then
+    if found > 0 then changed = true end
     if head ~= '' then
       if counted then count(stop, -1, -size) end
       heads[key], new_heads[i] = '', ''
@@ -272,6 +275,29 @@ for i = 1, n do
 end
 if told and changes > 0 then
   call('XADD', KEYS[changes], 'MAXLEN', '~', 10000, '*', unpack(told))
+end
+
+if log > 0 and changed then
+  if step == 3 then
+    call('UNLINK', KEYS[log])
+  else
+    local note = string.sub(ARGV[1], 48)
+    local added = redis.pcall('XADD', KEYS[log], 'MAXLEN', '~', 100000, '*', 'n', note)
+    if type(added) == 'table' then
+      -- What stood in its place was none; whoever read it learns that it is another.
+      call('UNLINK', KEYS[log])
+      call('XADD', KEYS[log], '*', 'n', note)
+    end
+    call('PEXPIRE', KEYS[log], 3600000)
+    local kept = call('XLEN', KEYS[log])
+    if kept % 32 == 0 then
+      -- A server may not let us ask; then only their number bounds the notes.
+      local held = redis.pcall('MEMORY', 'USAGE', KEYS[log])
+      if type(held) == 'number' and held > 8388608 then
+        call('XTRIM', KEYS[log], 'MAXLEN', '~', kept / 2)
+      end
+    end
+  end
 end
 
 if more_entries then

@@ -8,11 +8,13 @@ use bytes::{Bytes, BytesMut};
 use super::{
     Redis,
     fault::Fault,
-    keys, reply,
+    keys, log, reply,
     state::State,
     wire::{self, Basis, Way},
 };
-use crate::store::{Action, Batch, Error, Key, Mode, Result, Space, Table, Write};
+use crate::store::{
+    Action, Batch, Error, Key, MAX_NOTE_BYTES, Mode, Result, Space, Step, Table, Write,
+};
 
 /// Writes of one batch, at most; a script is not to run for long.
 const MAX_WRITES: usize = 4096;
@@ -59,8 +61,18 @@ impl Redis {
             puts |= matches!(write.action, Action::Put { .. });
             wire::write(&mut options, write, index, announced);
         }
+        // A space that is removed takes its log with it.
+        let mut log = 0;
+        if batch.note.is_some() || batch.step == Some(Step::Remove) {
+            all.push(keys::log(space));
+            log = all.len();
+        }
+        let note = batch
+            .note
+            .as_ref()
+            .map_or_else(Vec::new, |note| log::marked(note));
         let mut args = Vec::with_capacity(1 + 2 * batch.writes.len());
-        args.push(wire::batch(batch, basis, way, changes));
+        args.push(wire::batch(batch, basis, way, (changes, log), &note));
         let mut options = options.freeze();
         for write in &batch.writes {
             args.push(options.split_to(wire::WRITE_BYTES));
@@ -102,6 +114,14 @@ pub(super) fn check(batch: &Batch) -> Result<()> {
         return misuse(format!(
             "{} writes in a batch; at most {MAX_WRITES}",
             batch.writes.len()
+        ));
+    }
+    if let Some(note) = &batch.note
+        && note.len() > MAX_NOTE_BYTES
+    {
+        return misuse(format!(
+            "a note of {} bytes; at most {MAX_NOTE_BYTES}",
+            note.len()
         ));
     }
     let mut seen = HashSet::new();

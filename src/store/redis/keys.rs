@@ -41,6 +41,11 @@ pub(super) fn openings(space: &Space) -> Bytes {
     named(space, b"o")
 }
 
+/// The log of notes (STREAM).
+pub(super) fn log(space: &Space) -> Bytes {
+    named(space, b"n")
+}
+
 /// What commit.lua and reclaim.lua take before all other keys.
 pub(super) fn counters(space: &Space) -> Vec<Bytes> {
     vec![
@@ -242,6 +247,7 @@ mod tests {
             &bucket_sums(&space),
             &index(&space, Table::Job),
             &openings(&space),
+            &log(&space),
             &row(&space, b"r"),
             &stamp(&space, b"s"),
             &once(&space, b"o"),
@@ -279,6 +285,7 @@ mod tests {
         assert_eq!(read(&space, &state(&space)), Some(Name::State));
         for other in [
             index(&space, Table::Tenant),
+            log(&space),
             row(&space, b"k:1:x"),
             stamp(&space, b"k:1:x"),
             once(&space, b"k:1:x"),

@@ -62,6 +62,7 @@ pub(super) struct Scripts {
     /// A window has its size; calls that only read need it at maxmemory too.
     pub(super) lease: Script,
     pub(super) meters: Script,
+    pub(super) log: Script,
 }
 
 impl Scripts {
@@ -80,10 +81,11 @@ impl Scripts {
             rows: Script::new("no-writes", include_str!("rows.lua")),
             lease: Script::new("allow-oom", include_str!("lease.lua")),
             meters: Script::new("no-writes", include_str!("meters.lua")),
+            log: Script::new("allow-oom", include_str!("log.lua")),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 10] {
+    pub(super) fn all(&self) -> [&Script; 11] {
         [
             &self.commit,
             &self.release,
@@ -95,6 +97,7 @@ impl Scripts {
             &self.rows,
             &self.lease,
             &self.meters,
+            &self.log,
         ]
     }
 }

@@ -110,9 +110,15 @@ impl Basis {
 }
 
 /// The script's first argument. `changes` is the place of the stream among the
-/// keys, 0 for none.
-pub(super) fn batch(batch: &Batch, basis: Basis, way: Way, changes: usize) -> Bytes {
-    let mut out = BytesMut::with_capacity(BATCH_BYTES);
+/// keys, `log` that of the log, 0 for none. What the log gets stands at the end.
+pub(super) fn batch(
+    batch: &Batch,
+    basis: Basis,
+    way: Way,
+    (changes, log): (usize, usize),
+    note: &[u8],
+) -> Bytes {
+    let mut out = BytesMut::with_capacity(BATCH_BYTES + note.len());
     out.put_u8(match way {
         Way::Whole => 0,
         Way::Each => 1,
@@ -138,11 +144,13 @@ pub(super) fn batch(batch: &Batch, basis: Basis, way: Way, changes: usize) -> By
     out.put_uint(changes as u64, 2);
     out.put_uint(batch.metered.operations.min((1 << 48) - 1), 6);
     out.put_u64(batch.metered.bytes);
+    out.put_uint(log as u64, 2);
+    out.put_slice(note);
     out.freeze()
 }
 
-/// Bytes of [`batch`].
-const BATCH_BYTES: usize = 31 + 6 + 8;
+/// Bytes of [`batch`] before the note; commit.lua knows it, too.
+const BATCH_BYTES: usize = 31 + 6 + 8 + 2;
 
 /// The script's argument that describes a write; its value is the next one. What
 /// every write needs comes first, in bytes that are cheap to read.
@@ -380,9 +388,11 @@ mod tests {
     #[test]
     fn arguments_have_the_length_the_script_reads() {
         assert_eq!(
-            batch(&Batch::default(), Basis::Any, Way::Whole, 0).len(),
+            batch(&Batch::default(), Basis::Any, Way::Whole, (0, 0), b"").len(),
             BATCH_BYTES
         );
+        let script = include_str!("commit.lua");
+        assert!(script.contains(&format!("string.sub(ARGV[1], {})", BATCH_BYTES + 1)));
         let mut out = BytesMut::new();
         write(
             &mut out,

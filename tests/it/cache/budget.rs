@@ -22,6 +22,7 @@ const NONE: Calls = Calls {
     audit: 0,
     reclaim: 0,
     changes: 0,
+    notes: 0,
     ping: 0,
     close: 0,
 };

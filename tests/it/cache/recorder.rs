@@ -9,9 +9,9 @@ use std::sync::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters, Page,
-    Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
-    Usage,
+    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters,
+    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied,
+    Tally, Unit, Usage,
 };
 use tokio::sync::watch;
 
@@ -120,6 +120,10 @@ impl Store for Recorder {
 
     async fn changes(&self, position: Option<Position>) -> Result<Changes> {
         self.store.changes(position).await
+    }
+
+    async fn notes(&self, space: &Space, after: Option<Position>, limit: usize) -> Result<Notes> {
+        self.store.notes(space, after, limit).await
     }
 
     async fn ping(&self) -> Result<Health> {

@@ -14,6 +14,7 @@ mod lease;
 mod limits;
 mod lingering;
 mod listing;
+mod log;
 mod meters;
 mod reclaim;
 mod steps;
@@ -126,6 +127,16 @@ crate::store::on_every_backend!(cases, {
         other_tables_are_not_announced
         a_waiting_reader_is_woken
         refused_commits_are_not_announced;
+    log:
+        notes_come_in_the_order_of_their_commits
+        a_log_is_read_in_pieces_from_any_note
+        only_what_changes_something_is_noted
+        logs_of_spaces_do_not_mix
+        an_unknown_place_is_lost
+        a_log_that_was_cut_says_so
+        no_note_is_lost_among_many
+        a_log_ends_with_its_space
+        misuse_of_the_log_is_named;
     accounting:
         usage_follows_each_write
         unmetered_tables_do_not_count

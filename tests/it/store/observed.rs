@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
     Audit, Batch, Calls, Changes, Check, Commit, Counters, Cursor, Elapsed, Handle, Health,
-    Incarnation, Key, Lease, Leased, Meters, Observed, Page, Position, Query, Read, Reclaim,
+    Incarnation, Key, Lease, Leased, Meters, Notes, Observed, Page, Position, Query, Read, Reclaim,
     Reclaimed, Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage, Write, deadline,
     embedded::Embedded, with_deadline,
 };
@@ -58,6 +58,9 @@ impl Store for Stuck {
         pending().await
     }
     async fn changes(&self, _: Option<Position>) -> Result<Changes> {
+        pending().await
+    }
+    async fn notes(&self, _: &Space, _: Option<Position>, _: usize) -> Result<Notes> {
         pending().await
     }
     async fn ping(&self) -> Result<Health> {
@@ -140,6 +143,7 @@ async fn every_call_is_counted_by_its_method() {
         .await
         .unwrap();
     store.changes(None).await.unwrap();
+    store.notes(&space, None, 1).await.unwrap();
     store.ping().await.unwrap();
     let before = counters.calls();
     store.close().await.unwrap();
@@ -155,6 +159,7 @@ async fn every_call_is_counted_by_its_method() {
         audit: 1,
         reclaim: 1,
         changes: 1,
+        notes: 1,
         ping: 1,
         close: 0,
     };

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters, Page,
-    Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
-    Usage,
+    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters,
+    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied,
+    Tally, Unit, Usage,
 };
 
 /// Lets so many commits through; then the store is gone.
@@ -97,6 +97,10 @@ impl Store for Cut {
 
     async fn changes(&self, position: Option<Position>) -> Result<Changes> {
         self.alive()?.changes(position).await
+    }
+
+    async fn notes(&self, space: &Space, after: Option<Position>, limit: usize) -> Result<Notes> {
+        self.alive()?.notes(space, after, limit).await
     }
 
     async fn ping(&self) -> Result<Health> {
