@@ -228,6 +228,9 @@ pub struct Redis {
     /// How long a connection may take.
     #[serde(deserialize_with = "unit::duration")]
     pub connect_timeout: Duration,
+    /// How many invalidations may wait to be taken in.
+    #[serde(deserialize_with = "unit::number")]
+    pub invalidation_buffer: usize,
 }
 
 /// Credentials.

@@ -143,6 +143,14 @@ fn store(config: &Config, note: Note<'_>) {
         note("store.ephemeral", message.to_owned());
     }
     number(note, "redis.pool_size", redis.pool_size, 1, 64);
+    let (least, most) = (1, 1 << 20);
+    number(
+        note,
+        "redis.invalidation_buffer",
+        redis.invalidation_buffer,
+        least,
+        most,
+    );
     let (least, most) = (Duration::from_millis(10), Duration::from_secs(60));
     span(
         note,

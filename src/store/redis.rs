@@ -6,7 +6,8 @@
 //! keeps the space's counters exact although Redis lets records expire in silence
 //! (its header tells how), and state.lua its meters. Rows of counters and windows
 //! are hashes, each moved by one script: tally.lua, lease.lua. The log of a space is a
-//! stream, appended to by commit.lua (see log.rs). See keys.rs for the
+//! stream, appended to by commit.lua (see log.rs). What is read to be kept is read
+//! through tracked connections (tracking.rs). See keys.rs for the
 //! names and wire.rs for the layouts.
 
 mod address;
@@ -29,6 +30,7 @@ mod script;
 mod server;
 mod state;
 mod tally;
+mod tracking;
 mod wire;
 
 use std::{
@@ -52,12 +54,13 @@ use self::{
     pool::Pool,
     server::{Server, Shared},
     state::State,
+    tracking::{Told, Tracking},
     wire::{Answer, Basis, Way},
 };
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Meters, Notes, Page,
     Position, Query, Read, Reclaim, Reclaimed, Refusal, Result, Row, Space, Store, Table, Tallied,
-    Tally, Unit, Usage, misuse,
+    Tally, Unit, Usage, Watched, Watcher, misuse,
 };
 
 /// How Redis is reached.
@@ -71,6 +74,8 @@ pub struct Settings {
     pub command_timeout: Duration,
     /// How long a connection may take.
     pub connect_timeout: Duration,
+    /// How many invalidations may wait on a tracked connection to be taken in.
+    pub invalidation_buffer: usize,
 }
 
 impl Settings {
@@ -81,6 +86,7 @@ impl Settings {
             pool_size: config.pool_size,
             command_timeout: config.command_timeout,
             connect_timeout: config.connect_timeout,
+            invalidation_buffer: config.invalidation_buffer,
         })
     }
 }
@@ -100,6 +106,7 @@ pub struct Redis {
     pool: Arc<Pool>,
     shared: Arc<Shared>,
     feed: Feed,
+    tracking: Option<Tracking>,
     config: Config,
     settings: Settings,
     closed: AtomicBool,
@@ -114,6 +121,15 @@ impl Redis {
     /// # Errors
     /// [`Error::Unusable`] for a URL that cannot be read, with what is allowed.
     pub fn connect(settings: &Settings) -> Result<Self> {
+        Self::connect_watched(settings, None)
+    }
+
+    /// The same, and tells this watcher of changes to what is read with
+    /// [`Store::read_watched`], over connections of their own.
+    ///
+    /// # Errors
+    /// As [`Redis::connect`].
+    pub fn connect_watched(settings: &Settings, watcher: Option<Arc<dyn Watcher>>) -> Result<Self> {
         let config = address::config(settings)?;
         let shared = Arc::new(Shared::new());
         let pool = Arc::new(Pool::open(&config, settings, &shared));
@@ -122,11 +138,13 @@ impl Redis {
             Arc::clone(&shared),
             settings.command_timeout,
         ));
+        let tracking = watcher.map(|watcher| Tracking::open(&config, settings, &pool, watcher));
         let (feed, closed, settings) = (Feed::default(), AtomicBool::new(false), settings.clone());
         Ok(Self {
             pool,
             shared,
             feed,
+            tracking,
             config,
             settings,
             closed,
@@ -138,18 +156,9 @@ impl Redis {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Reads records, those whose time is over among them where they linger.
-    async fn look(
-        &self,
-        space: &Space,
-        generation: u64,
-        keys: &[Key],
-        lingering: bool,
-    ) -> Result<Read> {
-        let mut names = Vec::with_capacity(keys.len() + 1);
-        names.push(keys::state(space));
-        names.extend(keys.iter().map(|key| keys::record(space, generation, key)));
-        let stored = self.pool.mget(names).await.map_err(Fault::of_read)?;
+    /// Records from what is stored under [`names`], those whose time is over among
+    /// them where they linger.
+    fn records(&self, stored: Vec<Option<Bytes>>, count: usize, lingering: bool) -> Result<Read> {
         let mut stored = stored.into_iter();
         let state = State::read(stored.next().flatten().as_deref())?;
         // At the beginning of time nothing has ended.
@@ -158,14 +167,14 @@ impl Redis {
         } else {
             self.shared.clock.now_ms()
         };
-        let mut records = Vec::with_capacity(keys.len());
+        let mut records = Vec::with_capacity(count);
         for stored in stored {
             records.push(match stored {
                 Some(stored) if !state.removed => wire::record(&stored, now_ms)?,
                 _ => None,
             });
         }
-        if records.len() != keys.len() {
+        if records.len() != count {
             return Err(fault::corrupt("a read was answered in part"));
         }
         Ok(Read {
@@ -175,14 +184,40 @@ impl Redis {
     }
 }
 
+/// The names of what a read needs: the space's state, and the records.
+fn names(space: &Space, generation: u64, keys: &[Key]) -> Vec<Bytes> {
+    let mut names = Vec::with_capacity(keys.len() + 1);
+    names.push(keys::state(space));
+    names.extend(keys.iter().map(|key| keys::record(space, generation, key)));
+    names
+}
+
 #[async_trait]
 impl Store for Redis {
     async fn read(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
-        self.look(space, generation, keys, false).await
+        let stored = self.pool.mget(names(space, generation, keys)).await;
+        self.records(stored.map_err(Fault::of_read)?, keys.len(), false)
     }
 
     async fn read_lingering(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
-        self.look(space, generation, keys, true).await
+        let stored = self.pool.mget(names(space, generation, keys)).await;
+        self.records(stored.map_err(Fault::of_read)?, keys.len(), true)
+    }
+
+    async fn read_watched(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Watched> {
+        let told = match &self.tracking {
+            Some(tracking) => tracking.mget(names(space, generation, keys)).await,
+            None => None,
+        };
+        let Some(told) = told else {
+            let (read, vouch) = (self.read(space, generation, keys).await?, None);
+            return Ok(Watched { read, vouch });
+        };
+        let Told { stored, vouch } = self.pool.judged(told).map_err(Fault::of_read)?;
+        Ok(Watched {
+            read: self.records(stored, keys.len(), false)?,
+            vouch: Some(vouch).filter(|vouch| vouch.holds(Instant::now())),
+        })
     }
 
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {
@@ -298,6 +333,9 @@ impl Store for Redis {
     async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Relaxed);
         self.pulse.stop();
+        if let Some(tracking) = &self.tracking {
+            tracking.close();
+        }
         let within = self.settings.command_timeout;
         futures::future::join(self.pool.close(within), self.feed.close(within)).await;
         Ok(())

@@ -78,6 +78,7 @@ pub async fn patient(url: &str) -> Redis {
         pool_size: 2,
         command_timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_secs(20),
+        invalidation_buffer: 8192,
     })
     .unwrap();
     while store.ping().await.is_err() {

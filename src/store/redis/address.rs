@@ -107,6 +107,7 @@ mod tests {
             pool_size: 1,
             command_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),
+            invalidation_buffer: 8192,
         }
     }
 

@@ -15,7 +15,7 @@ use fred::{
     interfaces::{ClientLike, ClusterInterface, EventInterface, KeysInterface},
     types::{
         ClusterHash, CustomCommand, Key, Resp3Frame, Value,
-        config::{Config, Options},
+        config::{Config, Options, Server as Node},
     },
 };
 use tokio::{
@@ -34,7 +34,7 @@ use crate::store::{Error, Result};
 
 /// A task that ends with its owner.
 #[derive(Debug)]
-pub(super) struct Task<T>(JoinHandle<T>);
+pub(super) struct Task<T>(pub(super) JoinHandle<T>);
 
 impl<T: Send + 'static> Task<T> {
     pub(super) fn spawn(future: impl Future<Output = T> + Send + 'static) -> Self {
@@ -217,6 +217,12 @@ impl Link {
             .unwrap_or_default()
     }
 
+    /// The primaries of a Cluster, as far as they are known.
+    pub(super) fn primaries(&self) -> Vec<Node> {
+        let state = self.client.load().cached_cluster_state();
+        state.map_or_else(Vec::new, |state| state.unique_primary_nodes())
+    }
+
     /// Lets go of the connection; within this time it is told to the server.
     pub(super) async fn close(&self, within: Duration) {
         self.health
@@ -230,7 +236,7 @@ impl Link {
     }
 }
 
-async fn send(
+pub(super) async fn send(
     client: &WithOptions<Client>,
     name: &'static str,
     hash: ClusterHash,

@@ -94,6 +94,12 @@ pub(super) fn changes() -> Bytes {
     named(&Space::registry(), b"changes")
 }
 
+/// What a tracked connection changes to prove that changes are told; the tag
+/// decides its slot.
+pub(super) fn canary(tag: &str) -> Bytes {
+    Bytes::from(format!("v1:canary:{{{tag}}}"))
+}
+
 /// The random name of the store as it is now; another one means other contents.
 pub(super) fn identity() -> Bytes {
     named(&Space::registry(), b"id")
@@ -146,10 +152,38 @@ pub(super) enum Name {
 
 /// Reads a name of the space; `None` where it is of another one.
 pub(super) fn read(space: &Space, name: &[u8]) -> Option<Name> {
-    let rest = name
-        .strip_prefix(b"v1:{")?
-        .strip_prefix(space.name().as_bytes())?
-        .strip_prefix(b"}:")?;
+    let (found, rest) = split(name)?;
+    (found == space.name()).then(|| what(rest)).flatten()
+}
+
+/// Reads the name of a record of any space: its space, generation (0 where its
+/// table has none), table and path; `None` where it names no record.
+pub(super) fn told(name: &[u8]) -> Option<(&str, u64, Table, &[u8])> {
+    let (space, rest) = split(name)?;
+    let (generation, table, path_bytes) = match what(rest)? {
+        Name::Entry {
+            generation,
+            path_bytes,
+        } => (Some(generation), Table::Entry, path_bytes),
+        Name::Record { table, path_bytes } => (None, table, path_bytes),
+        Name::State | Name::Other => return None,
+    };
+    let path = rest.get(rest.len().checked_sub(path_bytes)?..)?;
+    if generation.is_none() && table.generational() {
+        let (generation, path) = generational(path)?;
+        return Some((space, generation, table, path));
+    }
+    Some((space, generation.unwrap_or_default(), table, path))
+}
+
+/// The space of a name, and what follows the colon after it.
+fn split(name: &[u8]) -> Option<(&str, &[u8])> {
+    let rest = name.strip_prefix(b"v1:{")?;
+    let (space, rest) = rest.split_at_checked(rest.iter().position(|&byte| byte == b'}')?)?;
+    Some((std::str::from_utf8(space).ok()?, rest.strip_prefix(b"}:")?))
+}
+
+fn what(rest: &[u8]) -> Option<Name> {
     if rest == b"s" {
         return Some(Name::State);
     }
@@ -166,15 +200,20 @@ pub(super) fn read(space: &Space, name: &[u8]) -> Option<Name> {
                 path_bytes: path.len(),
             });
         }
-        let digits = path.iter().position(|&byte| byte == b':')?;
-        let (digits, path) = path.split_at(digits);
-        let generation = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        let (generation, path) = generational(path)?;
         return Some(Name::Entry {
             generation,
-            path_bytes: path.len().saturating_sub(1),
+            path_bytes: path.len(),
         });
     }
     Some(Name::Other)
+}
+
+/// The generation of a record that lives in one, and its path.
+fn generational(rest: &[u8]) -> Option<(u64, &[u8])> {
+    let (digits, path) = rest.split_at_checked(rest.iter().position(|&byte| byte == b':')?)?;
+    let generation = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some((generation, path.get(1..)?))
 }
 
 /// A pattern for SCAN that matches names with this beginning, whatever it holds.
@@ -294,6 +333,40 @@ mod tests {
             assert_eq!(read(&space, &other), Some(Name::Other));
         }
         assert_eq!(read(&Space::registry(), &name), None);
+    }
+
+    #[test]
+    fn a_name_tells_its_record() {
+        let space = Space::tenant(Incarnation::random());
+        let key = Key::entry("default", "a}{b:c\0*");
+        assert_eq!(
+            told(&record(&space, 12, &key)),
+            Some((space.name(), 12, Table::Entry, &key.path[..]))
+        );
+        let job = record(&space, 12, &Key::new(Table::Job, "x}:y"));
+        assert_eq!(
+            told(&job),
+            Some((space.name(), 0, Table::Job, &b"x}:y"[..]))
+        );
+        let refill = Key::refill("n", "k");
+        assert_eq!(
+            told(&record(&space, 3, &refill)),
+            Some((space.name(), 3, Table::Refill, &refill.path[..]))
+        );
+        for other in [
+            state(&space),
+            bucket_ends(&space),
+            index(&space, Table::Tenant),
+            row(&space, b"k:1:x"),
+            canary("k:1:x"),
+            Bytes::from_static(b"v1:{a}:k:1"),
+            Bytes::from_static(b"v1:{a}:k:one:x"),
+            Bytes::from_static(b"v1:{\xff}:t:x"),
+            Bytes::from_static(b"v1:{a"),
+            Bytes::from_static(b"another's"),
+        ] {
+            assert_eq!(told(&other), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use fred::types::{ClusterHash, Resp3Frame, Value, config::Config};
+use fred::types::{
+    ClusterHash, Resp3Frame, Value,
+    config::{Config, Server},
+};
 use tokio::time;
 
 use super::{
@@ -127,7 +130,10 @@ impl Pool {
     }
 
     /// Tells the breaker how it went.
-    fn judged<T>(&self, answer: std::result::Result<T, Fault>) -> std::result::Result<T, Fault> {
+    pub(super) fn judged<T>(
+        &self,
+        answer: std::result::Result<T, Fault>,
+    ) -> std::result::Result<T, Fault> {
         let breaker = &self.shared.breaker;
         match &answer {
             Err(Fault::Timeout) => breaker.timed_out(),
@@ -178,6 +184,12 @@ impl Pool {
         time::timeout(within, asked)
             .await
             .unwrap_or(Err(Fault::Timeout))
+    }
+
+    /// The primaries of a Cluster, as the first connection that can be used knows
+    /// them; none where there is none.
+    pub(super) fn primaries(&self) -> Vec<Server> {
+        self.link().map(Link::primaries).unwrap_or_default()
     }
 
     /// Gives all connections up and makes others.

@@ -29,6 +29,7 @@ pub fn open_for(url: &str, command_timeout: Duration) -> Redis {
         pool_size: 2,
         command_timeout,
         connect_timeout: Duration::from_secs(1),
+        invalidation_buffer: 8192,
     };
     Redis::connect(&settings).unwrap()
 }
