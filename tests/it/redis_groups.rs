@@ -56,6 +56,27 @@ impl Cluster {
         Self { nodes }
     }
 
+    /// Adds a node without slots; its number.
+    pub fn join(&mut self) -> usize {
+        let node = cluster_node();
+        let bus = self.nodes[0].cli(&["config", "get", "cluster-port"]);
+        let bus = bus.lines().last().unwrap();
+        let port = self.nodes[0].port().to_string();
+        assert_eq!(
+            node.cli(&["cluster", "meet", "127.0.0.1", &port, bus]),
+            "OK"
+        );
+        self.nodes.push(node);
+        let all = format!("cluster_known_nodes:{}", self.nodes.len());
+        for node in &self.nodes {
+            eventually("the new node is known", || {
+                let info = node.cli(&["cluster", "info"]);
+                info.contains("cluster_state:ok") && info.contains(&all)
+            });
+        }
+        self.nodes.len() - 1
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         let others: Vec<String> = self.nodes[1..]
@@ -67,6 +88,26 @@ impl Cluster {
             self.nodes[0].port(),
             others.join("&")
         )
+    }
+}
+
+/// Marks a slot as moving from one node to another, as redis-cli begins it.
+pub fn mark(slot: &str, from: &Redis, to: &Redis) {
+    let id = |node: &Redis| node.cli(&["cluster", "myid"]);
+    to.cli(&["cluster", "setslot", slot, "importing", &id(from)]);
+    from.cli(&["cluster", "setslot", slot, "migrating", &id(to)]);
+}
+
+/// Carries what is in a slot so marked over, and gives the slot away.
+pub fn carry(slot: &str, from: &Redis, to: &Redis) {
+    let port = to.port().to_string();
+    let keys = from.cli(&["cluster", "getkeysinslot", slot, "1000"]);
+    for key in keys.lines().filter(|key| !key.is_empty()) {
+        from.cli(&["migrate", "127.0.0.1", &port, key, "0", "5000"]);
+    }
+    let id = to.cli(&["cluster", "myid"]);
+    for node in [to, from] {
+        node.cli(&["cluster", "setslot", slot, "node", &id]);
     }
 }
 

@@ -13,9 +13,12 @@ mod redis_killed;
 mod redis_meters;
 mod redis_peers;
 mod redis_shapes;
+mod redis_tracking;
+mod redis_tracking_groups;
 
 use std::{sync::Arc, time::Duration};
 
+use conformance::watch::Recorder;
 use riptide_persistence::store::{
     Counters, Handle, Observed, Store,
     embedded::Embedded,
@@ -52,6 +55,37 @@ macro_rules! on_every_backend {
 }
 pub(crate) use on_every_backend;
 
+/// Backends that tell a watcher of changes.
+macro_rules! on_every_watched_backend {
+    ($run:ident, $cases:tt) => {
+        $run!(redis_watched $cases);
+    };
+}
+pub(crate) use on_every_watched_backend;
+
+/// A store that tells of changes, and another handle to it that does not, or the same.
+pub struct Watched {
+    pub store: Handle,
+    pub other: Handle,
+    pub told: Arc<Recorder>,
+    _keep: Box<dyn std::any::Any + Send>,
+}
+
+pub async fn redis_watched() -> Watched {
+    let server = crate::redis::Redis::start();
+    let told = Arc::<Recorder>::default();
+    let store = Redis::connect_watched(&settings(&server.url()), Some(told.clone())).unwrap();
+    while store.ping().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Watched {
+        store: Arc::new(store),
+        other: Arc::new(patient(&server.url()).await),
+        told,
+        _keep: Box::new(server),
+    }
+}
+
 pub async fn embedded_file() -> Stage {
     let folder = tempfile::tempdir().unwrap();
     Stage::new(Embedded::open(folder.path()).unwrap(), folder)
@@ -73,16 +107,20 @@ pub async fn redis() -> Stage {
 
 /// Redis with time for large values on a busy machine.
 pub async fn patient(url: &str) -> Redis {
-    let store = Redis::connect(&Settings {
+    let store = Redis::connect(&settings(url)).unwrap();
+    while store.ping().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    store
+}
+
+/// With time for large values on a busy machine.
+pub fn settings(url: &str) -> Settings {
+    Settings {
         url: url.to_owned().into(),
         pool_size: 2,
         command_timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_secs(20),
         invalidation_buffer: 8192,
-    })
-    .unwrap();
-    while store.ping().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    store
 }

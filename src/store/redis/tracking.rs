@@ -58,6 +58,7 @@
 mod canary;
 mod line;
 mod slots;
+mod teller;
 
 use std::{sync::Arc, time::Duration};
 

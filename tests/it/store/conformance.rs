@@ -19,6 +19,7 @@ mod meters;
 mod reclaim;
 mod steps;
 mod tally;
+pub mod watch;
 
 use bytes::Bytes;
 use riptide_persistence::store::{
@@ -185,6 +186,36 @@ crate::store::on_every_backend!(cases, {
         meters_end_with_their_space
         the_first_move_of_a_unit_opens_it
         no_metered_operation_is_lost_among_many;
+    watch:
+        without_a_watcher_nothing_is_vouched_for;
+});
+
+macro_rules! watched {
+    ($backend:ident { $($case:ident)* }) => {
+        mod $backend {
+            $(#[tokio::test]
+            async fn $case() {
+                let stage = crate::store::$backend().await;
+                crate::store::conformance::watch::$case(&stage).await;
+                stage.other.close().await.unwrap();
+                stage.store.close().await.unwrap();
+            })*
+        }
+    };
+}
+
+crate::store::on_every_watched_backend!(watched, {
+    a_watched_read_is_a_read
+    a_change_by_another_handle_is_told
+    a_change_by_this_handle_is_told
+    what_was_absent_is_told_when_it_is_put
+    a_delete_and_a_touch_are_told
+    every_record_of_a_batch_is_told
+    whoever_is_told_reads_the_change
+    a_flush_is_told_by_what_is_written_with_it
+    a_refused_commit_takes_no_promise_back
+    expiry_is_no_change
+    what_is_kept_is_never_too_old
 });
 
 /// A space nobody else uses.

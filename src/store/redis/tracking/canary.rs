@@ -17,6 +17,10 @@ use crate::store::{
 /// How long a canary is left behind by a connection that is gone, in milliseconds.
 const LEFT_MS: &str = "60000";
 
+/// Makes it, on a server that is full, too: near reads do not end with room to write.
+const MAKE: &str =
+    "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])";
+
 /// A key that nobody else knows, and its value.
 pub(super) struct Canary {
     name: Bytes,
@@ -31,12 +35,13 @@ impl Canary {
             value: random().into(),
         };
         let set = [
+            Bytes::from_static(MAKE.as_bytes()),
+            Bytes::from_static(b"1"),
             canary.name.clone(),
             canary.value.clone(),
-            Bytes::from_static(b"PX"),
             Bytes::from_static(LEFT_MS.as_bytes()),
         ];
-        wire.send("SET", &set).await.map_err(Fault::of_read)?;
+        wire.send("EVAL", &set).await.map_err(Fault::of_read)?;
         Ok(canary)
     }
 

@@ -1,10 +1,7 @@
 //! A line to one primary: connections that are tracked, one after the other, each
 //! until the first doubt. It does not know which slots others have.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -18,28 +15,21 @@ use fred::{
         config::{Config, Options, Server, ServerConfig, UnresponsiveConfig},
     },
 };
-use tokio::{
-    sync::broadcast::{
-        Receiver,
-        error::{RecvError, TryRecvError},
-    },
-    task::JoinError,
-    time,
-};
+use tokio::{sync::broadcast::Receiver, task::JoinError, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     PULSE,
     canary::{self, Canary},
     slots::Slots,
+    teller::Teller,
 };
 use crate::store::{
-    Error, Result, STALENESS, Watch, Watcher,
+    Error, Result, Watch, Watcher,
     redis::{
         Settings, address,
         connection::{self, Task},
         fault::{self, Fault},
-        keys,
     },
 };
 
@@ -102,11 +92,11 @@ impl Wire {
 
 /// A connection that tells of changes, for as long as it does.
 pub(super) struct Armed {
-    wire: Wire,
+    pub(super) wire: Wire,
     /// Its own: what it promised ends with it.
     pub(super) watch: Arc<Watch>,
     /// The slots it speaks for; outside a Cluster, all.
-    slots: Option<Slots>,
+    pub(super) slots: Option<Slots>,
     ended: CancellationToken,
 }
 
@@ -271,11 +261,7 @@ impl Keeper {
             slots,
             ended: CancellationToken::new(),
         });
-        let mut teller = Teller {
-            watcher: &*self.maker.watcher,
-            canary,
-            pushes,
-        };
+        let mut teller = Teller::new(&*self.maker.watcher, canary, pushes);
         let _published = Published {
             place: &self.armed,
             armed: Arc::clone(&armed),
@@ -295,98 +281,6 @@ impl Keeper {
 
 /// What is never returned.
 enum Never {}
-
-/// Takes what was pushed, and tells it.
-struct Teller<'a> {
-    watcher: &'a dyn Watcher,
-    canary: Canary,
-    pushes: Receiver<Invalidation>,
-}
-
-impl Teller<'_> {
-    /// Proves that all changes acknowledged before this call have been told when it
-    /// returns. See the argument in tracking.rs.
-    async fn prove(&mut self, armed: &Armed) -> Result<()> {
-        let sent = Instant::now();
-        let mut heard = false;
-        let Self {
-            watcher,
-            canary,
-            pushes,
-        } = self;
-        {
-            let song = canary.sing(&armed.wire, armed.slots.as_ref());
-            let mut song = std::pin::pin!(time::timeout(STALENESS, song));
-            loop {
-                tokio::select! {
-                    sung = &mut song => {
-                        sung.map_err(|_| late())??;
-                        break;
-                    }
-                    push = pushes.recv() => heard |= tell(*watcher, canary, &push.map_err(lost)?),
-                }
-            }
-        }
-        loop {
-            match pushes.try_recv() {
-                Ok(push) => heard |= tell(*watcher, canary, &push),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Lagged(count)) => return Err(lost(RecvError::Lagged(count))),
-                Err(TryRecvError::Closed) => return Err(lost(RecvError::Closed)),
-            }
-        }
-        if !heard {
-            return Err(fault::unavailable("it tells of no changes"));
-        }
-        // A server that stood still for so long may have been replaced meanwhile, and
-        // would go on as if it had not.
-        if sent.elapsed() >= STALENESS {
-            return Err(late());
-        }
-        armed.watch.prove(sent);
-        Ok(())
-    }
-
-    /// Tells what is pushed until then.
-    async fn tell_until(&mut self, until: time::Instant) -> Result<()> {
-        let mut over = std::pin::pin!(time::sleep_until(until));
-        loop {
-            tokio::select! {
-                () = &mut over => return Ok(()),
-                push = self.pushes.recv() => {
-                    tell(self.watcher, &self.canary, &push.map_err(lost)?);
-                }
-            }
-        }
-    }
-}
-
-/// Tells of the records that a push names; whether the canary was among them.
-fn tell(watcher: &dyn Watcher, canary: &Canary, push: &Invalidation) -> bool {
-    let mut heard = false;
-    for key in &push.keys {
-        let name = key.as_bytes();
-        if canary.is(name) {
-            heard = true;
-        } else if let Some((space, generation, table, path)) = keys::told(name) {
-            watcher.changed(space, generation, table, path);
-        }
-    }
-    heard
-}
-
-fn late() -> Error {
-    fault::unavailable("it has stopped answering")
-}
-
-fn lost(error: RecvError) -> Error {
-    match error {
-        RecvError::Lagged(count) => fault::unavailable(format!(
-            "{count} changes came faster than they were taken in"
-        )),
-        RecvError::Closed => fault::unavailable("the connection was closed"),
-    }
-}
 
 /// Why the driver's task ended.
 fn cause(ended: std::result::Result<std::result::Result<(), Driver>, JoinError>) -> Error {
