@@ -9,9 +9,12 @@ use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::FutureExt;
 use riptide_persistence::{
-    codec::{Entry, Frame, HEAD_BYTES, Head},
+    codec::{
+        Entry, Frame, HEAD_BYTES, Head, Keyring, Place,
+        seal::{DataKey, Key},
+    },
     config::{self, Compression},
-    store::{Handle, embedded::Embedded},
+    store::{Handle, Incarnation, embedded::Embedded},
     tenant::{Access, Change, Directory, NewTenant, Tenants},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -49,29 +52,43 @@ fn entry(value: &[u8]) -> Entry<'_> {
     }
 }
 
+fn place(keyring: Option<&Keyring>) -> Place<'_> {
+    Place {
+        incarnation: Incarnation::parse("0123456789abcdef").unwrap(),
+        namespace: "default",
+        key: "user:1234567",
+        keyring,
+    }
+}
+
 fn frames(c: &mut Criterion) {
     let rule = |enabled| Compression {
         enabled,
         min_bytes: 1024,
         min_saving_percent: 10,
     };
+    let key = Ok(Key::new(&[7; 32]));
+    let keyring = Keyring::new(vec![DataKey { id: 1, key }]);
     let kinds = [
-        ("plain", noise as fn(usize) -> Vec<u8>, rule(false)),
-        ("noise", noise, rule(true)),
-        ("text", text, rule(true)),
+        ("plain", noise as fn(usize) -> Vec<u8>, rule(false), None),
+        ("noise", noise, rule(true), None),
+        ("text", text, rule(true), None),
+        // What sealing costs beside `plain`: encode seals, decode opens.
+        ("sealed", noise, rule(false), Some(&keyring)),
     ];
-    for (kind, make, rule) in kinds {
+    for (kind, make, rule, keyring) in kinds {
+        let place = place(keyring);
         let mut group = c.benchmark_group(format!("frame/{kind}"));
         group.measurement_time(Duration::from_secs(2));
         for size in SIZES {
             let value = make(size);
-            let frame = entry(&value).encode(&rule).unwrap().bytes;
+            let frame = entry(&value).encode(&rule, &place).unwrap().bytes;
             group.throughput(Throughput::Bytes(size as u64));
             group.bench_function(BenchmarkId::new("encode", size), |bench| {
-                bench.iter(|| entry(black_box(&value)).encode(&rule).unwrap());
+                bench.iter(|| entry(black_box(&value)).encode(&rule, &place).unwrap());
             });
             group.bench_function(BenchmarkId::new("decode", size), |bench| {
-                bench.iter(|| Frame::decode(black_box(&frame), 20 << 20).unwrap());
+                bench.iter(|| Frame::decode(black_box(&frame), 20 << 20, &place).unwrap());
             });
         }
         group.finish();
@@ -85,7 +102,7 @@ fn heads(c: &mut Criterion) {
         min_bytes: 0,
         min_saving_percent: 0,
     };
-    let frame = entry(&value).encode(&rule).unwrap().bytes;
+    let frame = entry(&value).encode(&rule, &place(None)).unwrap().bytes;
     let head = frame.slice(..HEAD_BYTES);
     c.bench_function("frame/head", |bench| {
         bench.iter(|| Head::decode(black_box(&head)).unwrap());

@@ -50,7 +50,8 @@ enum Command {
     /// Create, read, change and remove tenants.
     #[command(subcommand)]
     Tenant(Box<tenant::Command>),
-    /// Create, list, rotate and revoke a tenant's API keys.
+    /// Create, list, rotate and revoke a tenant's API keys; make and rotate the
+    /// service's master keys.
     #[command(subcommand)]
     Key(key::Command),
     /// Read, write, list and flush cache entries.

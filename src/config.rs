@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 mod load;
+mod master_key;
 mod plan;
 mod price;
 mod problem;
@@ -23,6 +24,7 @@ mod validate;
 mod when_down;
 
 pub use load::{Loaded, Setting, load};
+pub use master_key::{HOW_TO_MAKE, MASTER_KEY_BYTES, MasterKey, is_master_key_id};
 pub use plan::{
     CUSTOM_METRICS, CustomQuota, MAX_WINDOW, METRICS, MIN_WINDOW, Plan, QuotaMode, Quotas,
     is_custom_metric,
@@ -73,6 +75,8 @@ pub struct Config {
     pub redis: Redis,
     /// Credentials.
     pub auth: Auth,
+    /// Encryption of values.
+    pub encryption: Encryption,
     /// Tenants and their plans.
     pub tenant: Tenant,
     /// Bills.
@@ -247,6 +251,18 @@ pub struct Auth {
     /// answered from memory while the store is down.
     #[serde(deserialize_with = "unit::duration")]
     pub remembered_ttl: Duration,
+}
+
+/// Encryption of values in the store.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encryption {
+    /// Whether every new tenant is encrypted, whether it asks for that or not.
+    #[serde(deserialize_with = "unit::switch")]
+    pub enabled: bool,
+    /// The keys that wrap the tenants' data keys; see [`Encryption::keys`].
+    #[serde(deserialize_with = "unit::secret")]
+    pub master_keys: Option<SecretString>,
 }
 
 /// Tenants and their plans. The default has no plan, and no tenant fits in.

@@ -24,7 +24,7 @@ use crate::{
     config::{self, Config, Loaded},
     grpc::{Health, InFlight, Info, Stage},
     store::{self, Counters},
-    tenant::{Directory, Tenants},
+    tenant::{Directory, Masters, Tenants},
 };
 
 /// Result of starting or running a server.
@@ -97,6 +97,8 @@ struct Parts {
     directory: Arc<Directory>,
     plans: Arc<ArcSwap<config::Tenant>>,
     billing: Arc<ArcSwap<config::Billing>>,
+    /// What wraps the data keys of encrypted tenants.
+    masters: Arc<Masters>,
     /// What is known of tenants' caches.
     snapshots: Arc<Snapshots>,
     cache: Arc<config::Cache>,
@@ -123,6 +125,7 @@ impl Parts {
             self.admin_key.clone(),
         )
         .billed(self.billing.clone())
+        .encrypted(self.masters.clone(), self.config.encryption.enabled)
     }
 
     /// The cache, by way of this handle to its store.
@@ -144,6 +147,10 @@ impl Server {
         let admin = listener::bind("server.admin_listen", server.admin_listen, server).await?;
         let admin_key = admin_key::obtain(&config)?;
         let stores = Stores::open(&config)?;
+        let masters = Masters::new(&config.encryption.keys());
+        if let Some(writing) = masters.writing() {
+            tracing::info!(writing, known = ?masters, "master keys read");
+        }
         let reflection = match server.reflection {
             config::Reflection::On => true,
             config::Reflection::Off => false,
@@ -168,6 +175,7 @@ impl Server {
             cache: Arc::new(config.cache.clone()),
             plans: Arc::new(ArcSwap::from_pointee(config.tenant.clone())),
             billing: Arc::new(ArcSwap::from_pointee(config.billing.clone())),
+            masters: Arc::new(masters),
             counters: Arc::default(),
             reflection,
             config,

@@ -9,6 +9,7 @@ pub mod billing;
 mod caller;
 pub mod check;
 mod creation;
+pub mod data_key;
 mod directory;
 pub mod event;
 mod flush;
@@ -48,6 +49,7 @@ use secrecy::SecretString;
 pub use account::{Account, Accounts};
 pub use caller::{Caller, Grant, Permission, Scope, Scopes};
 pub use creation::{Created, NewTenant};
+pub use data_key::{DataKey, Encryption, Masters, Rewrapped};
 pub use directory::{Directory, FRESH};
 pub use event::Event;
 pub use issuance::{ApiKeys, Issued, NewApiKey};
@@ -81,6 +83,10 @@ pub struct Tenants {
     settings: Arc<ArcSwap<config::Tenant>>,
     billing: Arc<ArcSwap<config::Billing>>,
     admin_key: Arc<SecretString>,
+    /// What wraps the data keys of encrypted tenants.
+    masters: Arc<Masters>,
+    /// Whether every new tenant is encrypted.
+    encrypts_all: bool,
 }
 
 impl Tenants {
@@ -97,6 +103,19 @@ impl Tenants {
             settings,
             billing: Arc::default(),
             admin_key: Arc::new(admin_key),
+            masters: Arc::default(),
+            encrypts_all: false,
+        }
+    }
+
+    /// The same tenants, encrypted by these master keys where they ask for it, or
+    /// all that are new. Without it none can be, and none that is can be read.
+    #[must_use]
+    pub fn encrypted(self, masters: Arc<Masters>, all: bool) -> Self {
+        Self {
+            masters,
+            encrypts_all: all,
+            ..self
         }
     }
 

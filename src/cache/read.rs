@@ -37,7 +37,8 @@ impl Cache {
         let namespace = rules::place(tenancy, namespace, key, violations)?;
         let mut seen = self.see(tenancy, &[Key::entry(namespace, key)]).await?;
         let floor = seen.snapshot.floor(namespace);
-        let entry = Self::open(seen.records.pop().flatten(), floor)?;
+        let record = seen.records.pop().flatten();
+        let entry = Self::open(tenancy, namespace, key, record, floor)?;
         tenancy.account.meter.count(Counts {
             operations: 1,
             hits: u64::from(entry.is_some()),
@@ -93,10 +94,14 @@ impl Cache {
         let mut room = ANSWER_BYTES;
         let mut records = seen.records.into_iter();
         let mut results: Vec<Result<Option<Entry>>> = Vec::with_capacity(keys.len());
-        for place in places {
+        for (key, place) in keys.iter().zip(places) {
             let result = match place.map(|first| results.get(first)) {
                 Ok(Some(opened)) => Self::repeat_within(&mut room, opened),
-                Ok(None) => Self::open_within(&mut room, records.next().flatten(), floor),
+                Ok(None) => {
+                    let record = records.next().flatten();
+                    let open = |record| Self::open(tenancy, namespace, key, record, floor);
+                    Self::open_within(&mut room, record, floor, open)
+                }
                 Err(refused) => Err(refused),
             };
             results.push(result);
@@ -107,15 +112,19 @@ impl Cache {
 
     /// The entry in a record, if its value fits into the room that is left; one
     /// value always fits, however large.
-    fn open_within(room: &mut u64, record: Option<Record>, floor: u64) -> Result<Option<Entry>> {
+    fn open_within(
+        room: &mut u64,
+        record: Option<Record>,
+        floor: u64,
+        open: impl FnOnce(Option<Record>) -> Result<Option<Entry>>,
+    ) -> Result<Option<Entry>> {
         let record = record.filter(|record| record.version > floor);
-        let head = match &record {
-            Some(record) => Head::decode(&record.value)?,
-            None => None,
-        };
+        // What is wrong with a head, opening tells.
+        let head = record.as_ref().map(|record| Head::decode(&record.value));
+        let head = head.and_then(|head| head.ok().flatten());
         let size_bytes = head.map_or(0, |head| head.size_bytes);
         Self::fits(*room, size_bytes)?;
-        let entry = Self::open(record, floor)?;
+        let entry = open(record)?;
         if entry.is_some() {
             *room = room.saturating_sub(size_bytes);
         }
@@ -144,12 +153,25 @@ impl Cache {
     }
 
     /// The entry in a record; `None` where there is none, where a flush hides it,
-    /// or where a newer version of this service wrote it.
-    fn open(record: Option<Record>, floor: u64) -> Result<Option<Entry>> {
+    /// or where a newer version of this service wrote it. One that does not open is
+    /// told in the audit log.
+    fn open(
+        tenancy: &Tenancy,
+        namespace: &str,
+        key: &str,
+        record: Option<Record>,
+        floor: u64,
+    ) -> Result<Option<Entry>> {
         let Some(record) = record.filter(|record| record.version > floor) else {
             return Ok(None);
         };
-        let Some(frame) = Frame::decode(&record.value, OPENED_BYTES)? else {
+        let place = tenancy.place(namespace, key);
+        let opened = Frame::decode(&record.value, OPENED_BYTES, &place).inspect_err(|error| {
+            if let Error::EntryCorrupt(why) = error {
+                tenancy.tell_unopened(why);
+            }
+        });
+        let Some(frame) = opened? else {
             return Ok(None);
         };
         Ok(Some(Entry {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Cache;
 use crate::{
+    codec::Head,
     error::{Error, Result},
     store::{Incarnation, Key, Read, Record, Space, Table, View},
     tenant::Tenancy,
@@ -149,9 +150,28 @@ impl Cache {
                 snapshot = self.reload(tenancy).await?;
             }
             if view == snapshot.view && view.generation == asked {
+                self.learn_data_keys(tenancy, &records).await?;
                 return Ok(Seen { records, snapshot });
             }
         }
         Err(Error::RequestInProgress)
+    }
+
+    /// Makes sure that the data keys that sealed these are known: one may have been
+    /// made through another replica since the call was admitted.
+    pub(super) async fn learn_data_keys(
+        &self,
+        tenancy: &Tenancy,
+        records: &[Option<Record>],
+    ) -> Result<()> {
+        if tenancy.keyring.is_none() {
+            return Ok(());
+        }
+        let data_key = |record: &Record| Head::decode(&record.value).ok()??.data_key;
+        let newest = records.iter().flatten().filter_map(data_key).max();
+        match newest {
+            Some(newest) => tenancy.learn_data_key(&self.store, newest).await,
+            None => Ok(()),
+        }
     }
 }

@@ -29,7 +29,7 @@ impl Cache {
 
         let mut stored_bytes = 0;
         let put = |floor| {
-            let (write, bytes) = self.put(namespace, set, &allowed, floor)?;
+            let (write, bytes) = self.put(tenancy, namespace, set, &allowed, floor)?;
             stored_bytes = bytes;
             Ok(vec![write])
         };
@@ -81,7 +81,7 @@ impl Cache {
             let mut writes = Vec::with_capacity(sets.len());
             for (set, allowed) in sets.iter().zip(&checked) {
                 if let Ok(allowed) = allowed {
-                    let (write, bytes) = self.put(namespace, set, allowed, floor)?;
+                    let (write, bytes) = self.put(tenancy, namespace, set, allowed, floor)?;
                     writes.push(write);
                     stored_bytes.push(bytes);
                 }
@@ -193,6 +193,7 @@ impl Cache {
 
     fn put(
         &self,
+        tenancy: &Tenancy,
         namespace: &str,
         set: &Set<'_>,
         allowed: &rules::Allowed,
@@ -204,7 +205,8 @@ impl Cache {
             tags: set.tags,
             create_ms: self.store.now_ms(),
         };
-        let encoded = entry.encode(&self.settings.compression)?;
+        let place = tenancy.place(namespace, set.key);
+        let encoded = entry.encode(&self.settings.compression, &place)?;
         let write = Write::put(Key::entry(namespace, set.key), encoded.bytes)
             .when(allowed.check)
             .above(floor)

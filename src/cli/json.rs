@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value, json};
 
 pub(super) use self::metering::{quota_mode, quota_usage, statement, usage, usage_point};
 use crate::proto::v1::{
-    ApiKey, CacheEntry, KeyInfo, PurgeReport, Quotas, SuspensionMode, Tenant, TenantState,
+    ApiKey, CacheEntry, DataKey, KeyInfo, PurgeReport, Quotas, SuspensionMode, Tenant, TenantState,
 };
 
 pub(super) fn tenant(tenant: &Tenant) -> Value {
@@ -140,6 +140,14 @@ pub(super) fn report(report: &PurgeReport) -> Value {
         "api_keys": report.api_keys,
         "data_key_destroyed": report.data_key_destroyed,
         "physical_reclaim": reclaim.trim_start_matches("PHYSICAL_RECLAIM_"),
+    })
+}
+
+pub(super) fn data_key(key: &DataKey) -> Value {
+    json!({
+        "data_key_id": key.data_key_id,
+        "master_key_id": key.master_key_id,
+        "create_time": time(key.create_time),
     })
 }
 

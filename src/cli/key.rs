@@ -1,5 +1,7 @@
-//! `key`: the API keys of a tenant. It never keeps a secret; it shows the one it
+//! `key`: the API keys of a tenant, and the service's master keys. It never keeps a secret; it shows the one it
 //! gets.
+
+mod master;
 
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +29,11 @@ pub(super) enum Command {
     Rotate(Rotate),
     /// Revoke an API key, on every replica within a second.
     Revoke(Revoke),
+    /// Make a master key, `id:base64`, for encryption.master_keys; asks no server.
+    GenerateMaster(master::Generate),
+    /// Wrap all tenants' data keys by the first master key of the server's
+    /// settings, and tell when the others can be removed.
+    RotateMaster(master::Rotate),
 }
 
 #[derive(Args, Debug)]
@@ -89,6 +96,9 @@ pub(super) struct Revoke {
 
 impl Command {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        if let Self::GenerateMaster(generate) = self {
+            return generate.run(global);
+        }
         let client = Client::connect(global).await?;
         let mut tenants = client.tenants();
         match self {
@@ -118,6 +128,8 @@ impl Command {
                 tell(global, made.api_key.as_ref(), Some(&made.secret))
             }
             Self::List(list) => list.run(global, &client).await,
+            Self::GenerateMaster(generate) => generate.run(global),
+            Self::RotateMaster(rotate) => rotate.run(global, &client).await,
             Self::Rotate(rotate) => {
                 let overlap = rotate.overlap.try_into();
                 let overlap =

@@ -22,7 +22,8 @@ use super::{
 };
 use crate::proto::v1::{
     DeleteTenantRequest, GetTenantRequest, ListTenantsRequest, PurgeTenantRequest,
-    ResumeTenantRequest, SuspendTenantRequest, SuspensionMode, TenantState, UndeleteTenantRequest,
+    ResumeTenantRequest, RotateDataKeyRequest, SuspendTenantRequest, SuspensionMode, TenantState,
+    UndeleteTenantRequest,
 };
 
 /// The largest page a server gives.
@@ -49,6 +50,8 @@ pub(super) enum Command {
     /// Remove a deleted tenant for good: its entries, its keys, itself. With
     /// --validate-only, tell what would be removed.
     Purge(Changed),
+    /// Give an encrypted tenant a new data key; what was written stays readable.
+    RotateDataKey(Changed),
     /// Show what a tenant holds and did, what it may, and a plot over time.
     Usage(Usage),
     /// Show what a tenant owes for a month.
@@ -165,6 +168,9 @@ impl Command {
             Self::Create(create) => return self::create(create, global, &client).await,
             Self::List(list) => return list.run(global, &client).await,
             Self::Purge(changed) => return purge(changed, global, &client).await,
+            Self::RotateDataKey(changed) => {
+                return rotate_data_key(changed, global, &client).await;
+            }
             Self::Usage(usage) => return usage.run(global, &client).await,
             Self::Billing(billing) => return billing.run(global, &client).await,
             Self::Get(target) => {
@@ -330,5 +336,30 @@ async fn purge(changed: Changed, global: &Global, client: &Client) -> Result<(),
     let report = purged.report.as_ref().map(json::report).unwrap_or_default();
     show(global.output, &json!({ "report": report }), || {
         output::record(&report)
+    })
+}
+
+async fn rotate_data_key(
+    changed: Changed,
+    global: &Global,
+    client: &Client,
+) -> Result<(), Failure> {
+    let request = RotateDataKeyRequest {
+        tenant_id: changed.target.id(global),
+        etag: changed.etag,
+        request_id: changed.write.request_id,
+        validate_only: changed.write.validate_only,
+    };
+    let rotated = client
+        .tenants()
+        .rotate_data_key(client.request(request))
+        .await?
+        .into_inner();
+    let key = rotated.data_key.as_ref().map(json::data_key);
+    let tenant = rotated.tenant.as_ref().map(json::tenant);
+    let result = json!({ "data_key": key, "data_keys": rotated.data_keys, "tenant": tenant });
+    show(global.output, &result, || {
+        let key = key.as_ref().map(output::record).unwrap_or_default();
+        format!("{key}\n\nThe tenant has {} data keys.", rotated.data_keys)
     })
 }

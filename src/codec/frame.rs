@@ -1,29 +1,37 @@
 //! The frame of a cache entry: a head of fixed size, the attributes (content
-//! type and tags), and the payload. It does not know the entry's key, version
-//! or expiry.
+//! type and tags), and the payload. It does not know the entry's version or
+//! expiry, nor whose its place is.
 //!
-//! Format 1, numbers in little endian:
+//! Format 1 is in the clear, format 2 is sealed; numbers in little endian:
 //!
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 1 | magic, 0xF5: never the first byte of UTF-8 |
-//! | 1 | 1 | format, 1 |
-//! | 2 | 1 | flags: 1 compressed, 2 sealed |
+//! | 1 | 1 | format, 1 or 2 |
+//! | 2 | 1 | flags: 1 compressed |
 //! | 3 | 6 | create time, ms since 1970 |
 //! | 9 | 4 | bytes of the value |
 //! | 13 | 2 | bytes of the attributes |
-//! | 15 | 4 | CRC-32 of bytes 0 to 14 and of all from 21 on |
+//! | 15 | 4 | format 1: CRC-32 of bytes 0 to 14 and of all from 21 on; format 2: number of the data key |
 //! | 19 | 2 | low half of the CRC-32 of bytes 0 to 18 |
 //! | 21 | | attributes: none, or content type, then the tags; each a length (1 byte) and its bytes |
-//! | | | payload |
+//! | | | payload; in format 2 a nonce (24 bytes), the payload sealed, and its tag (16 bytes) |
 //!
 //! The head has a check of its own, since a listing reads nothing else. A frame
 //! of another format is skipped as a miss, so that replicas of two versions can
-//! share a store.
+//! share a store; a release that knows no sealed frames meets them so, too.
+//!
+//! What is sealed is the payload alone: head and attributes are told without a key,
+//! so that entries can be listed, and found by their tags, by whoever may not read
+//! them. Nothing of either can be changed, nor the frame moved to another place,
+//! without the payload refusing to open. An older frame of the same place opens.
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::compress;
+use super::{
+    compress,
+    seal::{Keyring, NONCE_BYTES, OVERHEAD_BYTES, Place},
+};
 use crate::{
     config::Compression,
     error::{Error, Result},
@@ -39,9 +47,9 @@ pub const MAX_ATTRIBUTE_BYTES: usize = u8::MAX as usize;
 pub const MAX_ATTRIBUTES_BYTES: usize = u16::MAX as usize;
 
 const MAGIC: u8 = 0xf5;
-const FORMAT: u8 = 1;
-const COMPRESSED: u8 = 1;
+const CLEAR: u8 = 1;
 const SEALED: u8 = 2;
+const COMPRESSED: u8 = 1;
 /// What the check of the whole frame covers of the head.
 const FIELDS_BYTES: usize = 15;
 const MAX_CREATE_MS: u64 = (1 << 48) - 1;
@@ -92,23 +100,30 @@ pub struct Head {
     pub create_ms: u64,
     /// Whether the payload is compressed.
     pub compressed: bool,
+    /// The number of the data key that sealed it; `None` where it is in the clear.
+    pub data_key: Option<u32>,
     attributes_bytes: u16,
+    /// Of a frame in the clear.
     check: u32,
 }
 
 impl Entry<'_> {
-    /// The entry's frame, built in one allocation. An error where a size does
-    /// not fit the format: [`MAX_ATTRIBUTE_BYTES`], [`MAX_ATTRIBUTES_BYTES`],
-    /// 4 GiB of value.
-    pub fn encode(&self, compression: &Compression) -> Result<Encoded> {
+    /// The entry's frame for its place, built in one allocation. An error where a
+    /// size does not fit the format: [`MAX_ATTRIBUTE_BYTES`],
+    /// [`MAX_ATTRIBUTES_BYTES`], 4 GiB of value; [`Error::ConditionNotMet`] where it
+    /// is to be sealed and cannot be.
+    pub fn encode(&self, compression: &Compression, place: &Place<'_>) -> Result<Encoded> {
         let value_bytes = u32::try_from(self.value.len()).map_err(|_| Error::EntryTooLarge {
             bytes: self.value.len() as u64,
             limit: u64::from(u32::MAX),
         })?;
         let attributes_bytes = self.attributes_bytes()?;
+        let sealing = place.keyring.map(Keyring::sealing).transpose()?;
         let start = HEAD_BYTES + usize::from(attributes_bytes);
+        let overhead = sealing.map_or(0, |_| OVERHEAD_BYTES);
 
-        let mut out = Vec::with_capacity(start + compress::room(self.value.len(), compression));
+        let room = start + compress::room(self.value.len(), compression) + overhead;
+        let mut out = Vec::with_capacity(room);
         out.resize(HEAD_BYTES, 0);
         if attributes_bytes > 0 {
             push_attribute(&mut out, self.content_type);
@@ -116,18 +131,27 @@ impl Entry<'_> {
                 .iter()
                 .for_each(|tag| push_attribute(&mut out, tag));
         }
+        let nonce_bytes = sealing.map_or(0, |_| NONCE_BYTES);
+        out.resize(start + nonce_bytes, 0);
         let compressed = compress::append(self.value, &mut out, compression);
-        let stored_bytes = (out.len() - start) as u64;
+        let stored_bytes = (out.len() - start - nonce_bytes) as u64;
 
         let head = Head {
             size_bytes: u64::from(value_bytes),
             create_ms: self.create_ms.min(MAX_CREATE_MS),
             compressed,
+            data_key: sealing.map(|(id, _)| id),
             attributes_bytes,
             check: 0,
         };
         if let Some((room, body)) = out.split_first_chunk_mut::<HEAD_BYTES>() {
             head.encode(room, body);
+        }
+        if let Some((_, key)) = sealing {
+            let (head, rest) = out.split_at(HEAD_BYTES);
+            let (attributes, _) = rest.split_at(attributes_bytes.into());
+            let bound = place.bound(head, attributes);
+            key.seal(&bound, &mut out, start)?;
         }
         Ok(Encoded {
             bytes: out.into(),
@@ -168,11 +192,11 @@ fn push_attribute(out: &mut Vec<u8>, text: &str) {
 
 impl Head {
     /// Reads the head from the beginning of a frame; `None` where it is of
-    /// another format. [`Error::EntryCorrupt`] where it is damaged, or sealed.
+    /// another format. [`Error::EntryCorrupt`] where it is damaged.
     pub fn decode(frame: &[u8]) -> Result<Option<Self>> {
         match frame {
             [] => return Err(corrupt("it is empty")),
-            [MAGIC, FORMAT, ..] => {}
+            [MAGIC, CLEAR | SEALED, ..] => {}
             [MAGIC, _, ..] => return Ok(None),
             [MAGIC] => return Err(truncated(frame.len())),
             _ => return Err(corrupt("it does not begin as an entry does")),
@@ -184,20 +208,21 @@ impl Head {
         if crc32fast::hash(checked) as u16 != head_check.get_u16_le() {
             return Err(corrupt("the checksum of its head does not match"));
         }
-        let (_, mut fields) = checked.split_at(2);
+        let (format, mut fields) = checked.split_at(2);
         let flags = fields.get_u8();
-        if flags & SEALED != 0 {
-            return Err(corrupt("it is sealed, and there is no key to open it"));
-        }
         if flags & !COMPRESSED != 0 {
             return Err(corrupt(format!("it has unknown flags {flags:#04x}")));
         }
+        let (create_ms, size_bytes) = (fields.get_uint_le(6), fields.get_u32_le());
+        let (attributes_bytes, last) = (fields.get_u16_le(), fields.get_u32_le());
+        let sealed = format.ends_with(&[SEALED]);
         Ok(Some(Self {
-            create_ms: fields.get_uint_le(6),
-            size_bytes: fields.get_u32_le().into(),
-            attributes_bytes: fields.get_u16_le(),
-            check: fields.get_u32_le(),
+            create_ms,
+            size_bytes: size_bytes.into(),
+            attributes_bytes,
             compressed: flags & COMPRESSED != 0,
+            data_key: sealed.then_some(last),
+            check: if sealed { 0 } else { last },
         }))
     }
 
@@ -205,7 +230,7 @@ impl Head {
     fn encode(&self, room: &mut [u8; HEAD_BYTES], body: &[u8]) {
         let mut fields = room.as_mut_slice();
         fields.put_u8(MAGIC);
-        fields.put_u8(FORMAT);
+        fields.put_u8(self.data_key.map_or(CLEAR, |_| SEALED));
         fields.put_u8(if self.compressed { COMPRESSED } else { 0 });
         fields.put_uint_le(self.create_ms, 6);
         // `Entry::encode` has refused a value whose size does not fit.
@@ -213,51 +238,69 @@ impl Head {
         fields.put_u16_le(self.attributes_bytes);
 
         let (fields, mut checks) = room.split_at_mut(FIELDS_BYTES);
-        checks.put_u32_le(check(fields, body));
+        checks.put_u32_le(self.data_key.unwrap_or_else(|| check(fields, body)));
         let (checked, mut checks) = room.split_at_mut(HEAD_BYTES - 2);
         checks.put_u16_le(crc32fast::hash(checked) as u16);
     }
 }
 
 impl Frame {
-    /// Opens a frame; `None` where it is of another format. `limit` bounds what
-    /// a compressed payload may open to, in bytes, before anything is allocated
-    /// for it. [`Error::EntryCorrupt`] says what is wrong with one that cannot
-    /// be opened.
-    pub fn decode(frame: &Bytes, limit: usize) -> Result<Option<Self>> {
+    /// Opens the frame that was found at a place; `None` where it is of another
+    /// format. `limit` bounds what a compressed payload may open to, in bytes,
+    /// before anything is allocated for it. [`Error::EntryCorrupt`] says what is
+    /// wrong with one that cannot be opened: a sealed one whose key cannot be had,
+    /// or that was not sealed for this place, is one of them, and so is one that is
+    /// not sealed where its tenant's are.
+    pub fn decode(frame: &Bytes, limit: usize, place: &Place<'_>) -> Result<Option<Self>> {
         let Some(head) = Head::decode(frame)? else {
             return Ok(None);
         };
         // Head::decode has seen that it is not shorter.
         let (fields, rest) = frame.split_at(HEAD_BYTES);
-        let (fields, _) = fields.split_at(FIELDS_BYTES);
-        if check(fields, rest) != head.check {
-            return Err(corrupt("its checksum does not match"));
-        }
-        let Some((attributes, payload)) = rest.split_at_checked(head.attributes_bytes.into())
-        else {
-            return Err(truncated(frame.len()));
+        let cut_off = || truncated(frame.len());
+        let (attributes, payload) = rest
+            .split_at_checked(head.attributes_bytes.into())
+            .ok_or_else(cut_off)?;
+        let opened = match (head.data_key, place.keyring) {
+            (None, None) => {
+                let (fields, _) = fields.split_at(FIELDS_BYTES);
+                if check(fields, rest) != head.check {
+                    return Err(corrupt("its checksum does not match"));
+                }
+                frame.slice(HEAD_BYTES + usize::from(head.attributes_bytes)..)
+            }
+            (Some(id), Some(keyring)) => {
+                let key = keyring.opening(id)?;
+                let bound = place.bound(fields, attributes);
+                let payload = key.open(&bound, payload);
+                payload
+                    .ok_or_else(|| corrupt("it was changed, or sealed for another place"))?
+                    .into()
+            }
+            (Some(_), None) => return Err(corrupt("it is sealed, and its tenant has no key")),
+            (None, Some(_)) => return Err(corrupt("it is not sealed, as all of its tenant are")),
         };
         let size = head.size_bytes as usize;
+        let stored_bytes = opened.len() as u64;
         let value = if head.compressed {
             if size > limit {
                 return Err(corrupt(format!(
                     "it declares {size} bytes, at most {limit} are opened"
                 )));
             }
-            compress::expand(payload, size).map_err(corrupt)?.into()
-        } else if payload.len() == size {
-            frame.slice(HEAD_BYTES + usize::from(head.attributes_bytes)..)
+            compress::expand(&opened, size).map_err(corrupt)?.into()
+        } else if opened.len() == size {
+            opened
         } else {
             return Err(corrupt(format!(
                 "it declares {size} bytes and holds {}",
-                payload.len()
+                opened.len()
             )));
         };
         let (content_type, tags) = read_attributes(attributes)?;
         Ok(Some(Self {
             value,
-            stored_bytes: payload.len() as u64,
+            stored_bytes,
             content_type,
             tags,
             create_ms: head.create_ms,
@@ -306,6 +349,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{
+        codec::seal::{DataKey, Key},
+        store::Incarnation,
+    };
 
     const RULE: Compression = Compression {
         enabled: true,
@@ -323,8 +370,45 @@ mod tests {
         }
     }
 
+    /// A place of a tenant that seals nothing.
+    fn here() -> Place<'static> {
+        Place {
+            incarnation: Incarnation::parse("0123456789abcdef").unwrap(),
+            namespace: "default",
+            key: "k",
+            keyring: None,
+        }
+    }
+
+    /// The data keys of this number and those before it, each of its own.
+    fn ring(newest: u32) -> Keyring {
+        let key = |id: u32| DataKey {
+            id,
+            key: Ok(Key::new(&[id as u8; 32])),
+        };
+        Keyring::new((1..=newest).map(key).collect())
+    }
+
+    /// The same place of a tenant that seals.
+    fn vault(keyring: &Keyring) -> Place<'_> {
+        Place {
+            keyring: Some(keyring),
+            ..here()
+        }
+    }
+
+    fn seal(value: &[u8], place: &Place<'_>) -> Bytes {
+        let tags = ["t".to_owned(), "u".repeat(9)];
+        let entry = Entry {
+            content_type: "text/plain",
+            tags: &tags,
+            ..entry(value)
+        };
+        entry.encode(&RULE, place).unwrap().bytes
+    }
+
     fn encode(value: &[u8]) -> Bytes {
-        entry(value).encode(&RULE).unwrap().bytes
+        entry(value).encode(&RULE, &here()).unwrap().bytes
     }
 
     /// The frame with its checks made right again, as a liar would write it.
@@ -337,7 +421,7 @@ mod tests {
     }
 
     fn refusal(frame: &Bytes) -> String {
-        match Frame::decode(frame, LIMIT) {
+        match Frame::decode(frame, LIMIT, &here()) {
             Err(Error::EntryCorrupt(what)) => what,
             other => panic!("{other:?}"),
         }
@@ -348,7 +432,7 @@ mod tests {
         let value: Vec<u8> = (0..60).collect();
         let frame = encode(&value);
         assert_eq!(frame.len(), value.len() + 21);
-        let opened = Frame::decode(&frame, LIMIT).unwrap().unwrap();
+        let opened = Frame::decode(&frame, LIMIT, &here()).unwrap().unwrap();
         assert_eq!(opened.value, value);
         assert_eq!(opened.value.as_ptr(), frame[21..].as_ptr());
         assert_eq!(opened.create_ms, 1_790_000_000_123);
@@ -370,10 +454,13 @@ mod tests {
     #[test]
     fn an_unknown_format_is_a_miss() {
         let mut frame = encode(b"value").to_vec();
-        frame[1] = 2;
-        assert_eq!(Frame::decode(&frame.clone().into(), LIMIT), Ok(None));
+        frame[1] = 3;
         assert_eq!(
-            Frame::decode(&Bytes::from_static(&[MAGIC, 9]), LIMIT),
+            Frame::decode(&frame.clone().into(), LIMIT, &here()),
+            Ok(None)
+        );
+        assert_eq!(
+            Frame::decode(&Bytes::from_static(&[MAGIC, 9]), LIMIT, &here()),
             Ok(None)
         );
     }
@@ -392,7 +479,7 @@ mod tests {
             (Bytes::from_static(b"text"), "does not begin"),
             (Bytes::from(plain[..10].to_vec()), "cut off at 10 "),
             (Bytes::from(plain[..23].to_vec()), "checksum"),
-            (with(&|f| f[2] = SEALED), "sealed"),
+            (with(&|f| f[2] = 2), "flags 0x02"),
             (with(&|f| f[2] = 0x40), "flags 0x40"),
             (with(&|f| f[9] = 6), "declares 6 bytes and holds 5"),
             (with(&|f| f[13] = 200), "cut off"),
@@ -427,7 +514,7 @@ mod tests {
                 tags: &tags,
                 ..entry(b"")
             }
-            .encode(&RULE)
+            .encode(&RULE, &here())
             .is_err()
         );
         let tags = vec!["t".repeat(255); 256];
@@ -436,7 +523,7 @@ mod tests {
                 tags: &tags,
                 ..entry(b"")
             }
-            .encode(&RULE)
+            .encode(&RULE, &here())
             .is_err()
         );
         assert!(
@@ -444,7 +531,7 @@ mod tests {
                 tags: &[String::new()],
                 ..entry(b"")
             }
-            .encode(&RULE)
+            .encode(&RULE, &here())
             .is_err()
         );
         let content_type = "c".repeat(256);
@@ -453,9 +540,161 @@ mod tests {
                 content_type: &content_type,
                 ..entry(b"")
             }
-            .encode(&RULE)
+            .encode(&RULE, &here())
             .is_err()
         );
+    }
+
+    /// Format 1 as the first release wrote it, and format 2 with a known key.
+    #[test]
+    fn stored_frames_stay_readable() {
+        let hex =
+            |text: &str| Bytes::from(data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap());
+        let clear = hex("f501007b6c50c4a001050000000400ac02c9ec4bb80163017476616c7565");
+        let frame = Frame::decode(&clear, LIMIT, &here()).unwrap().unwrap();
+        assert_eq!(&frame.value[..], b"value");
+        assert_eq!(
+            (&*frame.content_type, &*frame.tags),
+            ("c", &["t".to_owned()][..])
+        );
+        assert_eq!(frame.create_ms, 1_790_000_000_123);
+
+        let ring = ring(1);
+        let sealed = hex(
+            "f502007b6c50c4a00105000000040001000000cbb201630174000102030405060708090a0b0c0d0e0f1011121314151617dcc8fe488c9253f3faa47ce0bba91b3ebf69b227f6",
+        );
+        let frame = Frame::decode(&sealed, LIMIT, &vault(&ring))
+            .unwrap()
+            .unwrap();
+        assert_eq!(&frame.value[..], b"value");
+        assert_eq!(
+            (&*frame.content_type, &*frame.tags),
+            ("c", &["t".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn a_sealed_value_shows_its_head_and_attributes_alone() {
+        let (ring, value) = (ring(1), b"a canary in the store".repeat(3));
+        let frame = seal(&value, &vault(&ring));
+        assert_eq!(frame.len(), 21 + 11 + 2 + 10 + value.len() + 40);
+        assert!(!frame.windows(8).any(|part| part == b"a canary"));
+        assert!(frame.windows(10).any(|part| part == b"text/plain"));
+        let head = Head::decode(&frame[..HEAD_BYTES]).unwrap().unwrap();
+        assert_eq!(
+            (head.size_bytes, head.data_key),
+            (value.len() as u64, Some(1))
+        );
+        let opened = Frame::decode(&frame, LIMIT, &vault(&ring))
+            .unwrap()
+            .unwrap();
+        assert_eq!(&opened.value[..], &value[..]);
+        assert_eq!(opened.stored_bytes, value.len() as u64);
+        assert_eq!(opened.tags, ["t", "uuuuuuuuu"]);
+
+        let long = b"compress me ".repeat(500);
+        let frame = seal(&long, &vault(&ring));
+        assert!(frame.len() < 300);
+        let opened = Frame::decode(&frame, LIMIT, &vault(&ring))
+            .unwrap()
+            .unwrap();
+        assert_eq!(&opened.value[..], &long[..]);
+        let tight = Frame::decode(&frame, 5999, &vault(&ring));
+        assert!(matches!(tight, Err(Error::EntryCorrupt(what)) if what.contains("at most 5999")));
+    }
+
+    #[test]
+    fn a_moved_entry_does_not_open() {
+        let (ring, frame) = (ring(1), seal(b"value", &vault(&ring(1))));
+        let place = vault(&ring);
+        assert!(Frame::decode(&frame, LIMIT, &place).is_ok());
+        for elsewhere in [
+            Place { key: "l", ..place },
+            Place { key: "", ..place },
+            Place {
+                namespace: "other",
+                ..place
+            },
+            Place {
+                namespace: "defaultk",
+                key: "",
+                ..place
+            },
+            Place {
+                incarnation: Incarnation::random(),
+                ..place
+            },
+        ] {
+            match Frame::decode(&frame, LIMIT, &elsewhere) {
+                Err(Error::EntryCorrupt(what)) => assert!(what.contains("another place"), "{what}"),
+                other => panic!("{other:?} at {elsewhere:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_key_that_sealed_opens_and_no_other() {
+        let (one, two) = (ring(1), ring(2));
+        let (old, new) = (seal(b"old", &vault(&one)), seal(b"new", &vault(&two)));
+        let open = |frame: &Bytes, ring| Frame::decode(frame, LIMIT, &vault(ring));
+        assert_eq!(&open(&old, &two).unwrap().unwrap().value[..], b"old");
+        assert_eq!(&open(&new, &two).unwrap().unwrap().value[..], b"new");
+        let mut renamed = old.to_vec();
+        renamed[15] = 2;
+        let head = crc32fast::hash(&renamed[..HEAD_BYTES - 2]) as u16;
+        renamed[HEAD_BYTES - 2..HEAD_BYTES].copy_from_slice(&head.to_le_bytes());
+        let lost = Keyring::new(vec![DataKey {
+            id: 1,
+            key: Err("its master key is lost".into()),
+        }]);
+        for (frame, place, why) in [
+            (&new, vault(&one), "data key 2, which"),
+            (
+                &renamed.into(),
+                vault(&two),
+                "changed, or sealed for another place",
+            ),
+            (&old, vault(&lost), "master key is lost"),
+            (&old, here(), "its tenant has no key"),
+            (&encode(b"planted"), vault(&two), "not sealed"),
+        ] {
+            match Frame::decode(frame, LIMIT, &place) {
+                Err(Error::EntryCorrupt(what)) => assert!(what.contains(why), "{what}"),
+                other => panic!("{other:?}, not {why}"),
+            }
+        }
+        let refused = entry(b"value").encode(&RULE, &vault(&lost));
+        assert!(matches!(refused, Err(Error::ConditionNotMet { .. })));
+    }
+
+    /// What the checksums alone would let through: all of it is made right again.
+    #[test]
+    fn no_byte_of_a_sealed_frame_can_be_changed() {
+        let ring = ring(2);
+        let frame = seal(&b"value ".repeat(4), &vault(&ring));
+        for at in 2..frame.len() {
+            for change in [1, 0x80] {
+                let mut frame = frame.to_vec();
+                frame[at] ^= change;
+                let head = crc32fast::hash(&frame[..HEAD_BYTES - 2]) as u16;
+                frame[HEAD_BYTES - 2..HEAD_BYTES].copy_from_slice(&head.to_le_bytes());
+                // The check of the head cannot be made wrong by making it right.
+                if at < HEAD_BYTES - 2 || at >= HEAD_BYTES {
+                    let opened = Frame::decode(&frame.into(), LIMIT, &vault(&ring));
+                    assert!(
+                        matches!(opened, Err(Error::EntryCorrupt(_))),
+                        "byte {at}: {opened:?}"
+                    );
+                }
+            }
+        }
+        for bytes in 0..frame.len() {
+            let opened = Frame::decode(&frame.slice(..bytes), LIMIT, &vault(&ring));
+            assert!(
+                matches!(opened, Err(Error::EntryCorrupt(_))),
+                "{bytes} bytes: {opened:?}"
+            );
+        }
     }
 
     fn values() -> impl Strategy<Value = Vec<u8>> {
@@ -473,8 +712,8 @@ mod tests {
             create_ms in 0..=MAX_CREATE_MS,
         ) {
             let entry = Entry { value: &value, content_type: &content_type, tags: &tags, create_ms };
-            let encoded = entry.encode(&RULE).unwrap();
-            let frame = Frame::decode(&encoded.bytes, LIMIT).unwrap().unwrap();
+            let encoded = entry.encode(&RULE, &here()).unwrap();
+            let frame = Frame::decode(&encoded.bytes, LIMIT, &here()).unwrap().unwrap();
             prop_assert_eq!(&frame.value[..], &value[..]);
             prop_assert_eq!(frame.content_type, content_type);
             prop_assert_eq!(frame.tags, tags);
@@ -485,16 +724,45 @@ mod tests {
         }
 
         #[test]
+        fn opens_to_what_was_sealed(
+            value in values(),
+            content_type in "\\PC{0,30}",
+            tags in proptest::collection::vec("\\PC{1,30}", 0..17),
+            create_ms in 0..=MAX_CREATE_MS,
+            at in any::<prop::sample::Index>(),
+            bit in 0..8_u32,
+        ) {
+            let ring = ring(3);
+            let entry = Entry { value: &value, content_type: &content_type, tags: &tags, create_ms };
+            let encoded = entry.encode(&RULE, &vault(&ring)).unwrap();
+            let frame = Frame::decode(&encoded.bytes, LIMIT, &vault(&ring)).unwrap().unwrap();
+            prop_assert_eq!(&frame.value[..], &value[..]);
+            prop_assert_eq!(frame.content_type, content_type);
+            prop_assert_eq!(frame.tags, tags);
+            prop_assert_eq!(frame.create_ms, create_ms);
+            prop_assert_eq!(frame.stored_bytes, encoded.stored_bytes);
+            let mut flipped = encoded.bytes.to_vec();
+            let at = at.index(flipped.len());
+            flipped[at] ^= 1_u8 << bit;
+            let opened = Frame::decode(&flipped.into(), LIMIT, &vault(&ring));
+            prop_assert!(!matches!(opened, Ok(Some(_))));
+        }
+
+        #[test]
         fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..200), like in any::<bool>()) {
             let mut bytes = bytes;
             if like && bytes.len() >= HEAD_BYTES {
-                (bytes[0], bytes[1], bytes[2]) = (MAGIC, FORMAT, bytes[2] & 3);
+                (bytes[0], bytes[1], bytes[2]) = (MAGIC, 1 + (bytes[1] & 1), bytes[2] & 1);
                 bytes = forged(bytes).to_vec();
             }
             let _ = Head::decode(&bytes);
-            if let Ok(Some(frame)) = Frame::decode(&bytes.into(), LIMIT) {
+            let bytes = Bytes::from(bytes);
+            if let Ok(Some(frame)) = Frame::decode(&bytes, LIMIT, &here()) {
                 prop_assert!(frame.value.len() <= LIMIT);
             }
+            let ring = ring(2);
+            let opened = Frame::decode(&bytes, LIMIT, &vault(&ring));
+            prop_assert!(!matches!(opened, Ok(Some(_))));
         }
 
         #[test]
@@ -502,7 +770,7 @@ mod tests {
             let mut frame = encode(&value).to_vec();
             let at = at.index(frame.len());
             frame[at] ^= 1_u8 << bit;
-            let opened = Frame::decode(&frame.into(), LIMIT);
+            let opened = Frame::decode(&frame.into(), LIMIT, &here());
             prop_assert!(!matches!(opened, Ok(Some(_))));
         }
     }

@@ -37,7 +37,7 @@ const NAMED: [(&str, &[(&str, ValueKind)]); 3] = [
     ("quotas.modes", &[("", ValueKind::Nil)]),
 ];
 /// Settings that are never shown.
-const SECRETS: [&str; 2] = ["auth.admin_key", "redis.url"];
+const SECRETS: [&str; 3] = ["auth.admin_key", "encryption.master_keys", "redis.url"];
 
 /// The settings there are, with their defaults.
 pub(super) struct Schema {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{Backend, Config, plan, price, unit::write_duration};
+use super::{Backend, Config, master_key, plan, price, unit::write_duration};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -32,6 +32,7 @@ pub(super) type Note<'a> = &'a mut dyn FnMut(&str, String);
 pub(super) fn check(config: &Config, note: Note<'_>) {
     server(config, note);
     store(config, note);
+    master_key::check(&config.encryption, note);
     tenant(config, note);
     price::check(config, note);
     cache(config, note);

@@ -51,6 +51,7 @@ impl Info {
             limits: Some(limits),
             features: vec![
                 feature("compression", config.cache.compression.enabled),
+                feature("encryption", config.encryption.master_keys.is_some()),
                 feature("ephemeral", config.store.ephemeral),
                 feature("reflection", reflection),
             ],

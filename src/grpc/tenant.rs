@@ -1,14 +1,16 @@
 //! TenantService: messages into calls of the tenant domain, and its answers
 //! into messages. It does not know what may be asked for; the domain refuses.
 
+mod api_key;
 mod billing;
+mod encryption;
 mod message;
 mod quota;
 mod usage;
 
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Context, convert};
+use super::Context;
 use crate::{
     error::{Error, Result, Violations},
     proto::v1::{self, tenant_service_server::TenantService},
@@ -141,72 +143,6 @@ impl TenantApi {
             report: Some(message::purge_report(report)),
         })
     }
-
-    async fn create_key(
-        &self,
-        request: v1::CreateApiKeyRequest,
-    ) -> Result<v1::CreateApiKeyResponse> {
-        let mut change = change("", &request.request_id, request.validate_only);
-        let tenant_id = request.tenant_id.clone();
-        let new = message::new_api_key(request, &mut change.violations);
-        let (api_key, secret) =
-            message::issued(self.tenants.create_api_key(&tenant_id, new, change).await?);
-        Ok(v1::CreateApiKeyResponse { api_key, secret })
-    }
-
-    async fn list_keys(&self, request: v1::ListApiKeysRequest) -> Result<v1::ListApiKeysResponse> {
-        let mut violations = Violations::default();
-        let size = page::size(request.page_size, &mut violations);
-        violations.require(
-            !request.tenant_id.is_empty(),
-            "tenant_id",
-            "empty: name the tenant",
-        );
-        violations.check()?;
-        let page = self
-            .tenants
-            .list_api_keys(&request.tenant_id, size, &request.page_token)
-            .await?;
-        Ok(v1::ListApiKeysResponse {
-            api_keys: page.api_keys.into_iter().map(message::api_key).collect(),
-            next_page_token: page.next_page_token,
-        })
-    }
-
-    async fn rotate_key(
-        &self,
-        request: v1::RotateApiKeyRequest,
-    ) -> Result<v1::RotateApiKeyResponse> {
-        let mut change = change("", &request.request_id, request.validate_only);
-        let overlap = request
-            .overlap
-            .as_ref()
-            .and_then(|overlap| convert::span("overlap", overlap, &mut change.violations));
-        let issued = self
-            .tenants
-            .rotate_api_key(&request.key_id, overlap.unwrap_or_default(), change)
-            .await?;
-        let (api_key, secret) = message::issued(issued);
-        Ok(v1::RotateApiKeyResponse { api_key, secret })
-    }
-
-    async fn revoke_key(
-        &self,
-        request: v1::RevokeApiKeyRequest,
-    ) -> Result<v1::RevokeApiKeyResponse> {
-        let change = change("", &request.request_id, request.validate_only);
-        let key = self.tenants.revoke_api_key(&request.key_id, change).await?;
-        Ok(v1::RevokeApiKeyResponse {
-            api_key: Some(message::api_key(key)),
-        })
-    }
-}
-
-/// Notes whose key a call turned out to be about.
-fn about_key(context: &Context, key: std::result::Result<Option<&v1::ApiKey>, &Error>) {
-    if let Ok(Some(key)) = key {
-        context.about(&key.tenant_id);
-    }
 }
 
 type Answer<T> = std::result::Result<Response<T>, Status>;
@@ -320,7 +256,7 @@ impl TenantService for TenantApi {
     ) -> Answer<v1::RotateApiKeyResponse> {
         let (context, request) = Context::of(request)?;
         let answer = self.rotate_key(request).await;
-        about_key(
+        api_key::about(
             &context,
             answer.as_ref().map(|answer| answer.api_key.as_ref()),
         );
@@ -333,11 +269,28 @@ impl TenantService for TenantApi {
     ) -> Answer<v1::RevokeApiKeyResponse> {
         let (context, request) = Context::of(request)?;
         let answer = self.revoke_key(request).await;
-        about_key(
+        api_key::about(
             &context,
             answer.as_ref().map(|answer| answer.api_key.as_ref()),
         );
         context.answer(answer)
+    }
+
+    async fn rotate_data_key(
+        &self,
+        request: Request<v1::RotateDataKeyRequest>,
+    ) -> Answer<v1::RotateDataKeyResponse> {
+        let (context, request) = Context::of(request)?;
+        context.about(&request.tenant_id);
+        context.answer(TenantApi::rotate_data_key(self, request).await)
+    }
+
+    async fn rewrap_data_keys(
+        &self,
+        request: Request<v1::RewrapDataKeysRequest>,
+    ) -> Answer<v1::RewrapDataKeysResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(TenantApi::rewrap_data_keys(self, request).await)
     }
 
     async fn get_tenant_usage(

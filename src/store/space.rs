@@ -66,6 +66,11 @@ impl Incarnation {
         Self(bytes)
     }
 
+    /// Its bits.
+    pub fn as_bytes(&self) -> &[u8; 10] {
+        &self.0
+    }
+
     /// Reads what [`fmt::Display`] wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = crate::random::BASE32.decode(text.as_bytes()).ok()?;

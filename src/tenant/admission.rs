@@ -163,7 +163,8 @@ impl Tenants {
             return Ok(None);
         };
         let account = self.account(&tenant);
-        let known = KnownTenant::of(&tenant, account, &self.settings.load_full());
+        let settings = self.settings.load_full();
+        let known = KnownTenant::of(&tenant, account, &settings, &self.masters);
         let known = Arc::new(known);
         self.directory
             .remember_tenant(token, tenant_id, known.clone());
@@ -183,7 +184,10 @@ impl Tenants {
         self.find(record::api_key_key(key_id)).await
     }
 
-    async fn find<T: serde::de::DeserializeOwned>(&self, key: Key) -> Result<Option<(T, u64)>> {
+    pub(super) async fn find<T: serde::de::DeserializeOwned>(
+        &self,
+        key: Key,
+    ) -> Result<Option<(T, u64)>> {
         let read = self.store.read(&Space::registry(), 0, &[key]).await?;
         match read.records.into_iter().next().flatten() {
             Some(found) => Ok(Some((record::decode(&found.value)?, found.version))),

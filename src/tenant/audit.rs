@@ -32,3 +32,10 @@ pub fn tell(event: &Event<'_>) {
     } = *event;
     tracing::info!(target: TARGET, actor, rpc, tenant_id, outcome, request_id, "audited");
 }
+
+/// Tells that an entry of a tenant could not be opened, and why. It names neither
+/// the entry nor who asked for it, since one event a minute stands for all.
+pub fn tell_unopened(tenant_id: &str, why: &str) {
+    let (actor, rpc, request_id, outcome) = ("", "", "", "ENTRY_CORRUPT");
+    tracing::warn!(target: TARGET, actor, rpc, tenant_id, outcome, request_id, why, "entry not opened");
+}

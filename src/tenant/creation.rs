@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Change, Profile, Tenant, Tenants,
+    Change, Encryption, Profile, Tenant, Tenants,
     admission::pepper_key,
     api_key, id,
     issuance::{Issued, NewApiKey},
@@ -48,7 +48,8 @@ impl Tenants {
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::TenantExists`], [`Error::MaxTenants`],
-    /// [`Error::RequestIdReused`]; those of the store.
+    /// [`Error::ConditionNotMet`] where it is to be encrypted and there is no master
+    /// key, [`Error::RequestIdReused`]; those of the store.
     pub async fn create(&self, new: NewTenant, mut change: Change) -> Result<Created> {
         let once = Once::of(
             "CreateTenant",
@@ -70,7 +71,7 @@ impl Tenants {
         }
         for _ in 0..ATTEMPTS {
             let pepper = self.pepper().await?;
-            let tenant = self.draft(&new);
+            let tenant = self.draft(&new)?;
             let first = NewApiKey::first();
             let key_id = api_key::generate_id(tenant.incarnation);
             let secret = once.as_ref().map_or_else(crate::random::bytes, |o| {
@@ -78,13 +79,13 @@ impl Tenants {
             });
             let key = first.draft(key_id, &tenant, pepper.mac(&secret), tenant.create_ms);
             let answer = CreatedAnswer {
-                tenant,
+                tenant: tenant.bare(),
                 api_key: key.bare(),
             };
             let writes = [
                 Write::put(
-                    record::tenant_key(&answer.tenant.tenant_id),
-                    record::encode(&answer.tenant)?,
+                    record::tenant_key(&tenant.tenant_id),
+                    record::encode(&tenant)?,
                 )
                 .when(Check::Absent),
                 Write::put(record::api_key_key(&key.key_id), record::encode(&key)?)
@@ -134,18 +135,25 @@ impl Tenants {
         Err(Error::RequestInProgress)
     }
 
-    fn draft(&self, new: &NewTenant) -> Tenant {
+    fn draft(&self, new: &NewTenant) -> Result<Tenant> {
         let now_ms = self.store.now_ms();
+        let incarnation = Incarnation::random();
+        let encrypted = new.profile.encryption_enabled || self.encrypts_all;
+        let encryption = encrypted.then(|| Encryption::begin(&self.masters, incarnation, now_ms));
         let profile = new.profile.clone();
         let settings = self.settings.load();
-        Tenant {
-            format: record::FORMAT,
+        Ok(Tenant {
+            format: if encrypted {
+                record::ENCRYPTED_FORMAT
+            } else {
+                record::FORMAT
+            },
             tenant_id: if new.tenant_id.is_empty() {
                 id::generate()
             } else {
                 new.tenant_id.clone()
             },
-            incarnation: Incarnation::random(),
+            incarnation,
             display_name: profile.display_name,
             plan: if profile.plan.is_empty() {
                 settings.default_plan.clone()
@@ -157,6 +165,7 @@ impl Tenants {
             labels: profile.labels,
             settings: profile.settings.unwrap_or_default(),
             quotas: profile.quotas.unwrap_or_default(),
+            encryption: encryption.transpose()?,
             delete_protection: profile.delete_protection,
             suspension: None,
             create_ms: now_ms,
@@ -165,7 +174,7 @@ impl Tenants {
             purge_ms: None,
             purging: false,
             etag: record::new_etag(),
-        }
+        })
     }
 
     /// Every check of a creation, and nothing written.
@@ -178,7 +187,7 @@ impl Tenants {
         if let Some(created) = self.replay_creation(once).await? {
             return Ok(created);
         }
-        let tenant = self.draft(new);
+        let tenant = self.draft(new)?;
         if self.find_tenant(&tenant.tenant_id).await?.is_some() {
             return Err(Error::TenantExists(tenant.tenant_id));
         }

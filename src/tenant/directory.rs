@@ -26,8 +26,8 @@ use arc_swap::ArcSwapOption;
 use quick_cache::sync::Cache;
 
 use super::{
-    Account, Accounts, Grant, Pepper, Terms, flush::Outbox, key_use::KeyUses, plan, quota, rate,
-    record,
+    Account, Accounts, Grant, Masters, Pepper, Terms, flush::Outbox, key_use::KeyUses, plan, quota,
+    rate, record,
 };
 use crate::{
     config,
@@ -118,7 +118,14 @@ impl KnownTenant {
         tenant: &record::Tenant,
         account: Arc<Account>,
         settings: &Arc<config::Tenant>,
+        masters: &Arc<Masters>,
     ) -> Self {
+        let ring = |encryption| Arc::new(masters.keyring(tenant.incarnation, encryption));
+        let terms = Terms {
+            keyring: tenant.encryption.as_ref().map(ring),
+            masters: masters.clone(),
+            ..Terms::unlimited(&tenant.tenant_id, account)
+        };
         let known = Self {
             incarnation: tenant.incarnation,
             deleted: tenant.delete_ms.is_some(),
@@ -126,7 +133,7 @@ impl KnownTenant {
             plan: tenant.plan.clone(),
             quotas: tenant.quotas.clone(),
             settings: settings.clone(),
-            terms: Arc::new(Terms::unlimited(&tenant.tenant_id, account)),
+            terms: Arc::new(terms),
         };
         known.under(settings)
     }

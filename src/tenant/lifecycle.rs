@@ -87,6 +87,8 @@ impl Tenants {
             Err(error) => return change.violations.check().and(Err(error)),
         };
         let asked = update.clone();
+        // A mask that names fields does not ask for this one: it could not.
+        let all = update.update_mask.iter().all(|path| path == "*");
         self.change_tenant(
             "UpdateTenant",
             &asked.tenant_id,
@@ -95,6 +97,11 @@ impl Tenants {
             |tenant, _| {
                 mask.apply(&update.profile, &settings.default_plan, tenant);
                 let mut violations = Violations::default();
+                violations.require(
+                    !all || !update.profile.encryption_enabled || tenant.encryption.is_some(),
+                    "tenant.encryption_enabled",
+                    "fixed at creation: this tenant is not encrypted",
+                );
                 profile::validate_whole(tenant, &mut violations);
                 violations.check()?;
                 Ok(Vec::new())
@@ -236,7 +243,7 @@ impl Tenants {
     }
 
     /// Changes a tenant that is not deleted.
-    async fn change_tenant(
+    pub(super) async fn change_tenant(
         &self,
         rpc: &str,
         tenant_id: &str,
@@ -335,7 +342,8 @@ impl Tenants {
                 }
                 None => Write::check(key.clone(), unchanged),
             };
-            let request = once.as_ref().map(|once| once.write(&after)).transpose()?;
+            let answer = after.as_ref().map(Tenant::bare);
+            let request = once.as_ref().map(|once| once.write(&answer)).transpose()?;
             let batch = Batch::of([write].into_iter().chain(request).chain(more));
             match self.store.commit(&Space::registry(), batch).await? {
                 Commit::Applied(_) => {

@@ -300,6 +300,7 @@ mod tests {
                 cache_entries: Some(2),
                 ..Quotas::default()
             },
+            encryption: None,
             delete_protection: true,
             suspension: None,
             create_ms: 0,

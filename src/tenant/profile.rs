@@ -36,7 +36,7 @@ pub struct Profile {
     pub settings: Option<Map<String, Value>>,
     /// The tenant's own quotas, where they are set.
     pub quotas: Option<Quotas>,
-    /// Whether values are to be encrypted; this version cannot.
+    /// Whether values are to be encrypted, for a creation.
     pub encryption_enabled: bool,
     /// Whether deletion is refused.
     pub delete_protection: bool,
@@ -48,11 +48,6 @@ impl Profile {
         if !self.plan.is_empty() {
             validate_plan(at, &self.plan, settings, violations);
         }
-        violations.require(
-            !self.encryption_enabled,
-            &format!("{at}encryption_enabled"),
-            "this version cannot encrypt values; only false is allowed",
-        );
         let none = Owner::default();
         validate_name(at, &self.display_name, violations);
         validate_owner(at, self.owner.as_ref().unwrap_or(&none), violations);
@@ -267,7 +262,6 @@ mod tests {
             broken(&profile),
             [
                 "plan",
-                "encryption_enabled",
                 "display_name",
                 "owner.email",
                 "labels.Env",

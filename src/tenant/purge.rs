@@ -2,8 +2,8 @@
 //! not know how bytes leave the store; that is `reclaim`'s work.
 //!
 //! The steps are ordered so that whoever finds a purge half done can finish it:
-//! 1. the tenant is marked, and a job is left with how its meters stand, in one
-//!    commit; from here nothing brings the tenant back;
+//! 1. the tenant is marked and loses its data keys, and a job is left with how its
+//!    meters stand, in one commit; from here nothing brings the tenant back;
 //! 2. its billing periods are closed, the last as the meters stood then;
 //! 3. its space is removed: no entry can be read or written any more, and its
 //!    meters are gone;
@@ -45,6 +45,9 @@ pub struct PurgeReport {
     pub bytes: u64,
     /// API keys removed.
     pub api_keys: u64,
+    /// Whether there were data keys, which are gone.
+    #[serde(default)]
+    pub data_keys: bool,
     /// Whether the bytes have left the store already.
     pub reclaimed: bool,
 }
@@ -73,6 +76,9 @@ struct Purge {
     /// The request that began it: whoever finishes it records the answer.
     #[serde(default)]
     once: Option<Once>,
+    /// Whether it had data keys.
+    #[serde(default)]
+    data_keys: bool,
     /// What its bill ends with; a job of an older version has none.
     #[serde(default)]
     end: Option<Segment>,
@@ -150,6 +156,7 @@ impl Tenants {
                 entries: held.entries,
                 bytes: held.bytes,
                 api_keys,
+                data_keys: tenant.encryption.is_some(),
                 reclaimed: false,
             });
         }
@@ -188,6 +195,8 @@ impl Tenants {
         let end = self.reading(tenant.incarnation).await?;
         let now_ms = self.store.now_ms();
         tenant.purging = true;
+        // With them goes whatever anybody may still have of its values.
+        let data_keys = tenant.encryption.as_mut().map(|e| e.data_keys.clear());
         tenant.changed(now_ms);
         let purge = Purge {
             format: record::FORMAT,
@@ -198,6 +207,7 @@ impl Tenants {
             bytes: held.bytes,
             api_keys: 0,
             once,
+            data_keys: data_keys.is_some(),
             end: Some(Segment::last(end)),
         };
         let due = tenant
@@ -275,6 +285,7 @@ impl Tenants {
             entries: purge.entries,
             bytes: purge.bytes,
             api_keys: purge.api_keys,
+            data_keys: purge.data_keys,
             reclaimed: false,
         };
         // Of who began it, and of who finishes it.

@@ -82,7 +82,7 @@ pub(super) struct Warned(Mutex<HashMap<String, Instant>>);
 
 impl Warned {
     /// Whether a warning is to be logged now; then the next is a minute away.
-    fn is_due(&self, metric: &str, now: Instant) -> bool {
+    pub(super) fn is_due(&self, metric: &str, now: Instant) -> bool {
         let mut warned = lock(&self.0);
         let recent = warned
             .get(metric)

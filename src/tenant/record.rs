@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Grant, Quotas, Scope, billing::Segment};
+use super::{Grant, Quotas, Scope, billing::Segment, data_key::Encryption};
 use crate::{
     error::{Error, Result},
     store::{Incarnation, Key, Table},
@@ -16,6 +16,11 @@ use crate::{
 /// The format written. A reader refuses a greater one; a change that an older
 /// reader may ignore (a new optional field) keeps the number.
 pub const FORMAT: u32 = 1;
+
+/// The format of an encrypted tenant's record. A reader that does not know it must
+/// refuse it: it would write values in the clear, and drop the data keys with the
+/// next change.
+pub const ENCRYPTED_FORMAT: u32 = 2;
 
 /// A tenant as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +53,9 @@ pub struct Tenant {
     /// The tenant's own quotas.
     #[serde(default)]
     pub quotas: Quotas,
+    /// How its values are encrypted; `None` where they are not. Fixed at creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
     /// Whether deletion is refused.
     #[serde(default)]
     pub delete_protection: bool,
@@ -127,6 +135,16 @@ impl Tenant {
             (Some(_), _) => State::Deleted,
             (None, Some(_)) => State::Suspended,
             (None, None) => State::Active,
+        }
+    }
+
+    /// The tenant as an answer keeps it: without what its data keys could be had
+    /// from, so that they are nowhere but in its record.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        Self {
+            encryption: self.encryption.as_ref().map(Encryption::bare),
+            ..self.clone()
         }
     }
 
@@ -257,9 +275,9 @@ pub fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
     let unreadable =
         |e: serde_json::Error| Error::Internal(format!("a stored control record is damaged: {e}"));
     let found: Format = serde_json::from_slice(value).map_err(unreadable)?;
-    if found.format > FORMAT {
+    if found.format > ENCRYPTED_FORMAT {
         return Err(Error::Internal(format!(
-            "a stored control record has format {}, known is {FORMAT}",
+            "a stored control record has format {}, known is {ENCRYPTED_FORMAT}",
             found.format
         )));
     }
@@ -334,7 +352,7 @@ mod tests {
     #[test]
     fn a_later_format_and_damage_are_told_apart_from_a_record() {
         for stored in [
-            &b"{\"format\":2}"[..],
+            &b"{\"format\":3}"[..],
             b"{}",
             b"",
             b"\xff",

@@ -6,8 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{Account, Grant, Quotas, level::Level, quota::Notes, rate, record};
+use super::{Account, Grant, Quotas, data_key::Masters, level::Level, quota::Notes, rate, record};
 use crate::{
+    codec::{Keyring, Place},
     error::{Error, Result},
     store::{Handle, Incarnation, Limits, Space},
 };
@@ -61,6 +62,10 @@ pub struct Terms {
     pub warns: bool,
     /// How long entries live that are set without a time; `None` means for ever.
     pub default_ttl_ms: Option<u64>,
+    /// The data keys that its entries are sealed with; `None` where they are not.
+    pub keyring: Option<Arc<Keyring>>,
+    /// The master keys that open data keys.
+    pub(super) masters: Arc<Masters>,
 }
 
 impl Terms {
@@ -80,6 +85,8 @@ impl Terms {
             transfer: None,
             warns: false,
             default_ttl_ms: None,
+            keyring: None,
+            masters: Arc::default(),
         }
     }
 }
@@ -128,6 +135,16 @@ impl Tenancy {
             return Ok(());
         }
         Err(Error::no_tenant(&*self.tenant_id))
+    }
+
+    /// Where an entry of the tenant lives, for what is to be sealed or opened.
+    pub fn place<'a>(&'a self, namespace: &'a str, key: &'a str) -> Place<'a> {
+        Place {
+            incarnation: self.incarnation,
+            namespace,
+            key,
+            keyring: self.keyring.as_deref(),
+        }
     }
 
     /// Whether the caller reaches into this namespace, if only to some of its keys.

@@ -1,7 +1,7 @@
 //! The process as its callers and operators meet it: one file a subject. It does
 //! not know the services' own rules.
 
-mod audit;
+pub mod audit;
 mod descriptors;
 mod drain;
 mod emptied;

@@ -2,5 +2,6 @@
 //! reaches its answers.
 
 mod cache;
+mod encryption;
 mod rate;
-mod tenant;
+pub mod tenant;

@@ -64,5 +64,7 @@ serve! {
     list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse;
     rotate_api_key(RotateApiKeyRequest) -> RotateApiKeyResponse;
     revoke_api_key(RevokeApiKeyRequest) -> RevokeApiKeyResponse;
+    rotate_data_key(RotateDataKeyRequest) -> RotateDataKeyResponse;
+    rewrap_data_keys(RewrapDataKeysRequest) -> RewrapDataKeysResponse;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse;
 }

@@ -54,6 +54,9 @@ pub(in crate::cli) struct Create {
     id: Option<String>,
     #[command(flatten)]
     fields: Fields,
+    /// Encrypt its values in the store, for good; the server needs a master key.
+    #[arg(long)]
+    encrypt: bool,
     /// Refuse to delete the tenant.
     #[arg(long)]
     delete_protection: bool,
@@ -87,6 +90,7 @@ impl Create {
         let Self {
             id,
             fields,
+            encrypt,
             delete_protection,
             write,
         } = self;
@@ -98,7 +102,7 @@ impl Create {
             display_name: fields.display_name.unwrap_or_default(),
             plan: fields.plan.unwrap_or_default(),
             labels: fields.labels.into_iter().collect(),
-            encryption_enabled: false,
+            encryption_enabled: encrypt,
             delete_protection,
             request_id: write.request_id,
             validate_only: write.validate_only,

@@ -47,7 +47,7 @@ pub(super) fn tenant(tenant: Tenant, effective: Quotas) -> v1::Tenant {
         settings: Some(structure(&tenant.settings)),
         quotas: Some(quotas_message(tenant.quotas)),
         effective_quotas: Some(quotas_message(effective)),
-        encryption_enabled: false,
+        encryption_enabled: tenant.encryption.is_some(),
         delete_protection: tenant.delete_protection,
         create_time: Some(timestamp(tenant.create_ms)),
         update_time: Some(timestamp(tenant.update_ms)),
@@ -287,10 +287,10 @@ pub(super) fn purge_report(report: PurgeReport) -> v1::PurgeReport {
     v1::PurgeReport {
         entries: int64(report.entries),
         bytes: int64(report.bytes),
-        // This version holds neither sessions nor data keys.
+        // This version holds no sessions.
         sessions: 0,
         api_keys: int64(report.api_keys),
-        data_key_destroyed: false,
+        data_key_destroyed: report.data_keys,
         physical_reclaim: physical.into(),
     }
 }

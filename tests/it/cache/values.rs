@@ -218,7 +218,7 @@ async fn a_damaged_entry_is_told_and_hinders_no_other() {
     let writes = [
         put("bad", b"no frame"),
         put("empty", b""),
-        put("later", &[0xf5, 2, 7, 7]),
+        put("later", &[0xf5, 3, 7, 7]),
     ];
     let commit = rig
         .store

@@ -48,7 +48,8 @@ impl Visit for Read {
     }
 }
 
-fn listen() {
+/// Begins to keep what is told.
+pub fn listen() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
         let only = Targets::new().with_target(TARGET, tracing::Level::INFO);
@@ -56,6 +57,15 @@ fn listen() {
             .with(Keep.with_filter(only))
             .init();
     });
+}
+
+/// Why entries of this tenant were not opened, as often as it was told.
+pub fn unopened(tenant_id: &str) -> Vec<String> {
+    let told = TOLD.lock().unwrap();
+    let of = told
+        .iter()
+        .filter(|event| event["tenant_id"] == tenant_id && event["outcome"] == "ENTRY_CORRUPT");
+    of.map(|event| event["why"].clone()).collect()
 }
 
 /// What was told of the call with this id: actor, rpc, tenant and outcome.

@@ -168,10 +168,7 @@ async fn every_violation_is_told_at_once() {
         .iter()
         .map(|violation| violation.field.as_str())
         .collect();
-    assert_eq!(
-        fields,
-        ["request_id", "tenant_id", "plan", "encryption_enabled"]
-    );
+    assert_eq!(fields, ["request_id", "tenant_id", "plan"]);
     assert!(
         found[2].description.contains("basic, free"),
         "{}",

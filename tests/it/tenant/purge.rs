@@ -71,6 +71,7 @@ async fn a_purge_tells_exactly_what_it_removed() {
         entries: 40,
         bytes: held.bytes,
         api_keys: 61,
+        data_keys: false,
         reclaimed: false,
     };
 

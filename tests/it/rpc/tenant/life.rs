@@ -189,7 +189,6 @@ async fn bad_requests_are_told_everything_at_once(#[case] kind: Kind) {
     assert_eq!(
         found,
         [
-            "encryption_enabled",
             "plan",
             "quotas.custom.mails.window",
             "quotas.memory_bytes",
