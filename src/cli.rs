@@ -12,6 +12,7 @@ mod key;
 mod output;
 mod plot;
 mod quota;
+mod resume;
 mod serve;
 mod server_info;
 mod settings;
@@ -54,7 +55,7 @@ enum Command {
     /// service's master keys.
     #[command(subcommand)]
     Key(key::Command),
-    /// Read, write, list and flush cache entries.
+    /// Read, write, list, warm and flush cache entries.
     #[command(subcommand)]
     Cache(cache::Command),
     /// Set what a tenant may use, and ask whether it may use more.

@@ -1,5 +1,7 @@
 //! `cache`: the entries of a tenant. It knows nothing of how they are kept.
 
+mod warm;
+
 use std::{
     fs,
     io::{self, IsTerminal, Read},
@@ -54,6 +56,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
         limit: usize,
     },
+    /// Store entries and pull keys near, from a file of lines.
+    #[command(after_help = warm::HELP)]
+    Warm(warm::Warm),
     /// Make all entries of a namespace, or of the tenant, disappear at once.
     Flush {
         /// All namespaces of the tenant; needs --yes.
@@ -151,6 +156,7 @@ impl Command {
                 })
             }
             Self::List { prefix, limit } => list(global, &client, prefix, limit).await,
+            Self::Warm(warm) => warm.run(global, &client).await,
             Self::Flush { whole_tenant, .. } => {
                 let target = match whole_tenant {
                     true => Target::WholeTenant(true),

@@ -99,6 +99,7 @@ pub(super) fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<
 
 /// A connection to a server.
 pub(super) struct Client {
+    address: String,
     channel: Channel,
     key: Option<MetadataValue<Ascii>>,
     timeout: Duration,
@@ -142,6 +143,7 @@ impl Client {
         };
         match reached {
             Ok(Ok(channel)) => Ok(Self {
+                address: uri.to_string(),
                 channel,
                 key,
                 timeout,
@@ -149,6 +151,11 @@ impl Client {
             Ok(Err(error)) => Err(failure(innermost(&error))),
             Err(_) => Err(failure("no answer in time".to_owned())),
         }
+    }
+
+    /// The server's address.
+    pub(super) fn address(&self) -> &str {
+        &self.address
     }
 
     /// A request with the API key and the time an answer may take.

@@ -8,6 +8,7 @@ mod export;
 mod metering;
 mod serving;
 mod stand_in;
+mod warm;
 
 use std::{
     fs,

@@ -6,8 +6,7 @@
 //! state is replaced in one step, the part becomes `FILE` in one step.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
@@ -18,7 +17,10 @@ use sha2::{Digest, Sha256};
 
 use super::rows::Format;
 use crate::{
-    cli::failure::{Exit, Failure},
+    cli::{
+        failure::{Exit, Failure},
+        resume::{self, beside},
+    },
     proto::v1::ListStatementsResponse,
 };
 
@@ -105,13 +107,9 @@ impl Part {
             .truncate(false)
             .open(&at)
             .map_err(|error| failed("write", &at, &error))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                let message = format!("another export is writing {}", at.display());
-                return Err(refused(message));
-            }
-            // Where the file system has no locks there is none to respect.
-            Err(TryLockError::Error(_)) | Ok(()) => {}
+        if !resume::lock(&file) {
+            let message = format!("another export is writing {}", at.display());
+            return Err(refused(message));
         }
         let length = file
             .metadata()
@@ -191,20 +189,12 @@ impl Part {
     /// Writes the state, in one step.
     fn keep(&self) -> Result<(), Failure> {
         let at = beside(&self.out, ".part.state");
-        let fresh = beside(&self.out, ".part.state.fresh");
         let state = State {
             format: FORMAT,
             export: self.export.clone(),
             progress: self.progress.clone(),
         };
-        let written = || -> io::Result<()> {
-            let mut file = File::create(&fresh)?;
-            file.write_all(&serde_json::to_vec(&state)?)?;
-            file.sync_data()?;
-            fs::rename(&fresh, &at)?;
-            self.sync_folder()
-        };
-        written().map_err(|error| failed("write", &at, &error))
+        resume::keep(&at, &state).map_err(|error| failed("write", &at, &error))
     }
 
     /// Ends the file and gives it its name.
@@ -217,7 +207,7 @@ impl Part {
             ..self.progress.clone()
         };
         fs::rename(beside(&self.out, ".part"), &self.out)
-            .and_then(|()| self.sync_folder())
+            .and_then(|()| resume::sync_folder(&self.out))
             .map_err(|error| failed("write", &self.out, &error))?;
         remove(&beside(&self.out, ".part.state"))?;
         Ok(done)
@@ -234,36 +224,15 @@ impl Part {
         }
         kept
     }
-
-    /// So that a new name outlasts a loss of power.
-    fn sync_folder(&self) -> io::Result<()> {
-        let folder = self
-            .out
-            .parent()
-            .filter(|path| !path.as_os_str().is_empty());
-        match File::open(folder.unwrap_or(Path::new("."))) {
-            // A folder that cannot be read can be written all the same.
-            Err(_) => Ok(()),
-            Ok(folder) => folder.sync_all(),
-        }
-    }
-}
-
-fn beside(out: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(out);
-    name.push(ending);
-    name.into()
 }
 
 fn state(at: &Path) -> Result<Option<State>, Failure> {
-    let text = match fs::read(at) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|error| failed("read", at, &error))?,
-    };
-    match serde_json::from_slice::<State>(&text) {
-        Ok(state) if state.format == FORMAT => Ok(Some(state)),
+    let text = resume::kept(at).map_err(|error| failed("read", at, &error))?;
+    let state = |text: Vec<u8>| match serde_json::from_slice::<State>(&text) {
+        Ok(state) if state.format == FORMAT => Ok(state),
         _ => Err(damaged(at, "is not the state of an export of this version")),
-    }
+    };
+    text.map(state).transpose()
 }
 
 /// What an export came to that gave the file its name and then ended before it
@@ -299,14 +268,9 @@ fn ended(out: &Path, state_at: &Path, export: &Export) -> Result<Option<Progress
 
 /// The digest of the bytes that are told to be there; they are.
 fn verified(file: &mut File, at: &Path, progress: &Progress) -> Result<Sha256, Failure> {
-    let mut digest = Sha256::new();
-    let mut read = (&mut *file).take(progress.bytes);
-    let length = io::copy(&mut read, &mut digest).map_err(|error| failed("read", at, &error))?;
-    let found = HEXLOWER.encode(&digest.clone().finalize());
-    match length == progress.bytes && found == progress.sha256 {
-        true => Ok(digest),
-        false => Err(damaged(at, "does not hold what its state says")),
-    }
+    let found = resume::verified(file, progress.bytes, &progress.sha256);
+    let found = found.map_err(|error| failed("read", at, &error))?;
+    found.ok_or_else(|| damaged(at, "does not hold what its state says"))
 }
 
 fn same(at: &Path, found: &Export, asked: &Export) -> Result<(), Failure> {
@@ -334,10 +298,7 @@ fn same(at: &Path, found: &Export, asked: &Export) -> Result<(), Failure> {
 }
 
 fn remove(at: &Path) -> Result<(), Failure> {
-    match fs::remove_file(at) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", at, &error)),
-        _ => Ok(()),
-    }
+    resume::remove(at).map_err(|error| failed("remove", at, &error))
 }
 
 fn damaged(at: &Path, what: &str) -> Failure {
