@@ -5,18 +5,21 @@
 //! # One round trip
 //!
 //! A snapshot of each tenant's space is kept in memory: its view
-//! (epoch and generation) and the floors of its namespaces. A read is asked for
+//! (epoch and generation) and the floors below which entries are gone. A read is asked for
 //! under the snapshot's generation and answers with the view it saw; a write
 //! names the view it relies on. Only where the space has moved on is the
 //! snapshot taken anew and the call repeated.
 
 mod entry;
+mod floors;
 mod flush;
+mod hidden;
 mod list;
 mod read;
 mod refusal;
 mod rules;
 mod snapshot;
+mod sweep;
 mod touch;
 mod warm;
 mod write;
@@ -28,6 +31,7 @@ pub use flush::Flushed;
 pub use list::{KeyInfo, Listing, Range};
 pub use rules::{DEFAULT_NAMESPACE, MAX_KEY_BYTES};
 pub use snapshot::Snapshots;
+pub use sweep::Sweeper;
 pub use warm::{Failed, NewEntry, Part, Warmed};
 
 #[cfg(doc)]

@@ -135,10 +135,11 @@ impl Tenants {
     }
 
     /// The work behind the calls, for as long as it is polled: bytes are reclaimed,
-    /// overdue tenants purged, uses of keys and of tenants kept, billing periods
-    /// closed. One a replica, beside [`Directory::follow`].
-    pub async fn maintain(&self) {
-        let reclaim = reclaim::run(self.store.clone());
+    /// by `sweep` those of hidden entries; overdue tenants purged, uses of keys and
+    /// of tenants kept, billing periods closed. One a replica, beside
+    /// [`Directory::follow`].
+    pub async fn maintain(&self, sweep: impl reclaim::Sweep) {
+        let reclaim = reclaim::run(self.store.clone(), sweep);
         tokio::join!(
             reclaim,
             self.purge_overdue(),

@@ -1,36 +1,33 @@
-//! Making entries disappear at once: keys one by one, a namespace or a whole
-//! tenant in constant time. It does not remove what a flush hid; a job that is
-//! left before the flush does, in the background.
+//! Making entries disappear at once: keys one by one; a namespace, a prefix, tags
+//! or a whole tenant in constant time. It does not remove what was hidden; a job
+//! that is left first does, in the background.
 //!
-//! A namespace is flushed by raising its floor: the version up to which its
-//! entries are gone. A tenant is flushed by a new generation.
+//! All but keys and the tenant are invalidated by raising a floor: the version up
+//! to which entries are gone. A tenant is flushed by a new generation.
 
 use super::{
     Cache,
+    floors::{Floors, MAX_FLOORS, Target},
     refusal::{RECLAIM, refused},
     rules,
     rules::At,
-    snapshot::{ATTEMPTS, Floors},
+    snapshot::ATTEMPTS,
     write::{GROWS, operation},
 };
 use crate::{
     error::{Error, Result, Violations},
-    store::{Batch, Check, Commit, Key, Mode, Outcome, Refusal, Step, Table, Write},
+    store::{Applied, Batch, Commit, Key, Mode, Outcome, Refusal, Step, Write},
     tenant::{
         Tenancy,
         reclaim::{self, JobId, Work},
     },
 };
 
-/// Namespaces of a tenant that may await reclaim; beyond it a flush is refused,
-/// since every snapshot holds all floors.
-const MAX_FLOORS: usize = 1000;
-
 /// What a flush did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flushed {
-    /// Entries that disappeared; 0 for a namespace, whose entries are not counted
-    /// apart.
+    /// Entries that disappeared; 0 for a namespace, a prefix and tags, whose entries
+    /// are not counted apart.
     pub invalidated: u64,
     /// The generation of the tenant's entries now.
     pub generation: u64,
@@ -60,8 +57,8 @@ impl Cache {
             tenancy.reach_key(namespace, key)?;
         }
 
-        let delete = |floor| {
-            let delete = |key: &String| Write::delete(Key::entry(namespace, key)).above(floor);
+        let delete = || {
+            let delete = |key: &String| Write::delete(Key::entry(namespace, key));
             Ok(keys.iter().map(delete).collect())
         };
         let bytes = keys.iter().map(|key| key.len() as u64).sum();
@@ -75,6 +72,45 @@ impl Cache {
         })
     }
 
+    /// Makes the entries of a namespace disappear whose keys begin so, at the same
+    /// price however many there are.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::ScopeMissing`] for a key that does not reach all
+    /// of them, and those of [`Cache::flush_namespace`].
+    pub async fn invalidate_prefix(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        prefix: &str,
+    ) -> Result<Flushed> {
+        let mut violations = Violations::default();
+        let namespace = rules::namespace(namespace, &mut violations);
+        rules::prefix(prefix, &mut violations);
+        violations.check()?;
+        tenancy.reach_prefix(namespace, prefix)?;
+        self.raise(tenancy, namespace, Target::Prefix(prefix)).await
+    }
+
+    /// Makes the entries of a namespace disappear that have any of these tags, at
+    /// the same price however many there are.
+    ///
+    /// # Errors
+    /// As [`Cache::flush_namespace`].
+    pub async fn invalidate_tags(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        tags: &[String],
+    ) -> Result<Flushed> {
+        let mut violations = Violations::default();
+        let namespace = rules::namespace(namespace, &mut violations);
+        rules::invalidated_tags(tags, &self.settings, &mut violations);
+        violations.check()?;
+        tenancy.reach_whole_namespace(namespace)?;
+        self.raise(tenancy, namespace, Target::Tags(tags)).await
+    }
+
     /// Makes all entries of a namespace disappear, at the same price however many
     /// there are.
     ///
@@ -85,39 +121,57 @@ impl Cache {
     pub async fn flush_namespace(&self, tenancy: &Tenancy, namespace: &str) -> Result<Flushed> {
         let namespace = rules::only_namespace(namespace)?;
         tenancy.reach_whole_namespace(namespace)?;
-        let mut marked = None;
-        for _ in 0..ATTEMPTS {
-            let (_, version, mut floors) = self.floors(&tenancy.space).await?;
-            self.drop_reclaimed(tenancy, &mut floors).await?;
-            let room = floors.floors.len() < MAX_FLOORS || floors.floors.contains_key(namespace);
-            let floor = match marked {
-                Some(floor) => floor,
-                None if room => self.mark(tenancy, namespace).await?,
-                None => return Err(too_many_floors(tenancy, floors.floors.len())),
-            };
-            marked = Some(floor);
+        self.raise(tenancy, namespace, Target::All).await
+    }
 
-            let raised = floors.floors.entry(namespace.into()).or_default();
-            *raised = floor.max(*raised);
-            let write = Write::put(Floors::key(), floors.encode()?)
-                .when(version.map_or(Check::Absent, Check::Version));
+    /// Raises a floor: one commit, where a job is there already that removes what
+    /// floors hide.
+    async fn raise(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        target: Target<'_>,
+    ) -> Result<Flushed> {
+        let _turn = self.snapshots.turn(tenancy.incarnation).await;
+        let mut snapshot = self.snapshot(tenancy).await?;
+        let mut left: Option<JobId> = None;
+        for _ in 0..ATTEMPTS {
+            let mut floors = Floors::clone(&snapshot.floors);
+            if !floors.raise(namespace, target) {
+                self.withdraw(left).await?;
+                return Err(too_many_floors(tenancy));
+            }
+            let now_ms = self.store.now_ms();
+            if !snapshot.floors.have_job(now_ms) {
+                let work = Work::Hidden;
+                left = Some(reclaim::enqueue(&self.store, tenancy.incarnation, work).await?);
+                floors.left_job(now_ms);
+            }
+            let write = Write::put(Floors::key(), floors.encode()?);
             let batch = Batch {
                 step: Some(Step::Epoch),
-                // This commit is the flush; those that prepare it are not the caller's.
                 metered: operation(0),
-                ..Batch::of([write])
+                ..Batch::of([write.when(snapshot.floors.unchanged())])
             };
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(applied) => {
+                    floors.settle(version(&applied)?);
                     self.keep(tenancy, applied.view, floors.into());
                     return Ok(Flushed {
                         invalidated: 0,
                         generation: applied.view.generation,
                     });
                 }
-                // Another flush came between.
-                Commit::Refused(Refusal::Conflict { .. }) => {}
-                Commit::Refused(refusal) => return Err(gone_or(tenancy, &refusal)),
+                // Another flush came between, or all that was hidden is removed: then
+                // the job may be gone with it, that was left for this.
+                Commit::Refused(Refusal::Conflict { .. }) => {
+                    self.withdraw(left.take()).await?;
+                    snapshot = self.reload(tenancy).await?;
+                }
+                Commit::Refused(refusal) => {
+                    self.withdraw(left).await?;
+                    return Err(gone_or(tenancy, &refusal));
+                }
             }
         }
         Err(Error::RequestInProgress)
@@ -131,26 +185,30 @@ impl Cache {
     pub async fn flush_tenant(&self, tenancy: &Tenancy) -> Result<Flushed> {
         tenancy.reach_whole_tenant()?;
         let mut snapshot = self.snapshot(tenancy).await?;
-        let mut left: Option<(u64, JobId)> = None;
+        let mut left: Option<JobId> = None;
+        let mut left_below = 0;
         let mut refusal = Refusal::Stale(snapshot.view);
         for _ in 0..ATTEMPTS {
             let below = snapshot.view.generation + 1;
-            if left.as_ref().is_none_or(|(until, _)| *until != below) {
+            if left.is_none() || left_below != below {
                 self.withdraw(left.take()).await?;
                 let work = Work::Orphans { below };
-                let job = reclaim::enqueue(&self.store, tenancy.incarnation, work).await?;
-                left = Some((below, job));
+                left = Some(reclaim::enqueue(&self.store, tenancy.incarnation, work).await?);
+                left_below = below;
             }
             let batch = Batch {
                 view: Some(snapshot.view),
                 step: Some(Step::Generation),
                 metered: operation(0),
-                // What they hid goes with the generation.
-                ..Batch::of([Write::delete(Floors::key())])
+                // What they hid goes with the generation. The record is written and not
+                // removed, so that whoever watches it is told.
+                ..Batch::of([Write::put(Floors::key(), Floors::default().encode()?)])
             };
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(applied) => {
-                    self.keep(tenancy, applied.view, Floors::default().into());
+                    let mut floors = Floors::default();
+                    floors.settle(version(&applied)?);
+                    self.keep(tenancy, applied.view, floors.into());
                     return Ok(Flushed {
                         invalidated: applied.usage.entries,
                         generation: applied.view.generation,
@@ -167,52 +225,19 @@ impl Cache {
         Err(gone_or(tenancy, &refusal))
     }
 
-    async fn withdraw(&self, left: Option<(u64, JobId)>) -> Result<()> {
+    async fn withdraw(&self, left: Option<JobId>) -> Result<()> {
         match left {
-            Some((_, job)) => reclaim::withdraw(&self.store, &job).await,
+            Some(job) => reclaim::withdraw(&self.store, &job).await,
             None => Ok(()),
         }
     }
+}
 
-    /// Fixes the version up to which a namespace is to be flushed, and leaves the
-    /// job that will remove what it held.
-    async fn mark(&self, tenancy: &Tenancy, namespace: &str) -> Result<u64> {
-        // Whatever is written, its version is above all that was written before.
-        let write = Write::put(Key::new(Table::Control, &b"mark"[..]), &b""[..]);
-        let commit = self
-            .store
-            .commit(&tenancy.space, Batch::of([write]))
-            .await?;
-        let floor = match commit {
-            Commit::Applied(applied) => match applied.outcomes.first() {
-                Some(Outcome::Done { version, .. }) => *version,
-                _ => return Err(Error::Internal("the store did not tell a version".into())),
-            },
-            Commit::Refused(refusal) => return Err(gone_or(tenancy, &refusal)),
-        };
-        let work = Work::Below {
-            prefix: format!("{namespace}:"),
-            version: floor,
-        };
-        reclaim::enqueue(&self.store, tenancy.incarnation, work).await?;
-        Ok(floor)
-    }
-
-    /// Drops the floors below which nothing is left. A floor's job is left before
-    /// the floor is set and removed when it is done, so a floor without one hides
-    /// nothing any more.
-    async fn drop_reclaimed(&self, tenancy: &Tenancy, floors: &mut Floors) -> Result<()> {
-        if floors.floors.is_empty() {
-            return Ok(());
-        }
-        let pending = reclaim::pending(&self.store, tenancy.incarnation).await?;
-        floors.floors.retain(|namespace, _| {
-            pending.iter().any(|work| match work {
-                Work::Below { prefix, .. } => prefix.strip_suffix(':') == Some(namespace),
-                Work::Orphans { .. } | Work::Removed => false,
-            })
-        });
-        Ok(())
+/// The version that the one write of a batch was given.
+fn version(applied: &Applied) -> Result<u64> {
+    match applied.outcomes.first() {
+        Some(Outcome::Done { version, .. }) => Ok(*version),
+        _ => Err(Error::Internal("the store did not tell a version".into())),
     }
 }
 
@@ -223,11 +248,11 @@ fn gone_or(tenancy: &Tenancy, refusal: &Refusal) -> Error {
     }
 }
 
-fn too_many_floors(tenancy: &Tenancy, used: usize) -> Error {
+fn too_many_floors(tenancy: &Tenancy) -> Error {
     Error::QuotaExceeded {
         metric: "flushed_namespaces".into(),
         limit: MAX_FLOORS as i64,
-        used: i64::try_from(used).unwrap_or(i64::MAX),
+        used: MAX_FLOORS as i64,
         scope: tenancy.scope(),
         retry_after: Some(RECLAIM),
     }

@@ -1,7 +1,12 @@
 //! Listing a namespace's keys: one list of the store a page. It does not know
 //! how a page's token looks.
 
-use super::{Cache, MAX_KEY_BYTES, rules, snapshot::ATTEMPTS};
+use super::{
+    Cache, MAX_KEY_BYTES,
+    hidden::{Looked, TAGGED_BYTES},
+    rules,
+    snapshot::ATTEMPTS,
+};
 use crate::{
     codec::{HEAD_BYTES, Head},
     error::{Error, Result, Violations},
@@ -93,18 +98,30 @@ impl Cache {
                 prefix: Key::entry(range.namespace, range.prefix).path,
                 after: after.clone(),
                 limit: range.limit,
-                value_bytes: HEAD_BYTES,
+                value_bytes: match snapshot.floors.above_tagged(range.namespace) {
+                    0 => HEAD_BYTES,
+                    _ => TAGGED_BYTES,
+                },
             };
             let page = self.store.list(&tenancy.space, query).await?;
             if page.view != snapshot.view {
                 snapshot = self.reload(tenancy).await?;
             }
             if page.view == snapshot.view && page.view.generation == asked {
-                let floor = snapshot.floor(range.namespace);
-                let within = page.items.into_iter();
-                let keys: Vec<_> = within
-                    .filter_map(|listed| key_info(listed, range.namespace, floor))
-                    .collect();
+                let mut keys = Vec::with_capacity(page.items.len());
+                for listed in page.items {
+                    let looked = Looked {
+                        store: &self.store,
+                        space: &tenancy.space,
+                        generation: asked,
+                        floors: &snapshot.floors,
+                    };
+                    // One that is damaged is listed all the same, so that it can be
+                    // found and removed.
+                    if looked.hidden(&listed).await?.ok() != Some(Some(true)) {
+                        keys.extend(key_info(listed, range.namespace));
+                    }
+                }
                 tenancy.account.meter.count(Counts {
                     operations: 1,
                     bytes_out: keys.iter().map(|listed| listed.key.len() as u64).sum(),
@@ -118,12 +135,8 @@ impl Cache {
     }
 }
 
-/// A listed entry; `None` where a flush hides it, or where a newer version of
-/// this service wrote it.
-fn key_info(listed: Listed, namespace: &str, floor: u64) -> Option<KeyInfo> {
-    if listed.record.version <= floor {
-        return None;
-    }
+/// A listed entry; `None` where a newer version of this service wrote it.
+fn key_info(listed: Listed, namespace: &str) -> Option<KeyInfo> {
     let size_bytes = match Head::decode(&listed.record.value) {
         Ok(head) => head?.size_bytes,
         // It is listed all the same, so that it can be found and removed.

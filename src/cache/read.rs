@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Cache, Entry, Freshness, rules, rules::At};
+use super::{Cache, Entry, Freshness, rules, rules::At, snapshot::Snapshot};
 use crate::{
     codec::{Frame, Head},
     error::{Error, Result, Violations},
@@ -36,9 +36,9 @@ impl Cache {
         rules::freshness(freshness, &mut violations);
         let namespace = rules::place(tenancy, namespace, key, violations)?;
         let mut seen = self.see(tenancy, &[Key::entry(namespace, key)]).await?;
-        let floor = seen.snapshot.floor(namespace);
         let record = seen.records.pop().flatten();
-        let entry = Self::open(tenancy, namespace, key, record, floor)?;
+        let shown = Self::shown(&seen.snapshot, namespace, key, record);
+        let entry = Self::open(tenancy, namespace, key, shown)?;
         tenancy.account.meter.count(Counts {
             operations: 1,
             hits: u64::from(entry.is_some()),
@@ -90,7 +90,6 @@ impl Cache {
             return Ok(refused.collect());
         }
         let seen = self.see(tenancy, &wanted).await?;
-        let floor = seen.snapshot.floor(namespace);
         let mut room = ANSWER_BYTES;
         let mut records = seen.records.into_iter();
         let mut results: Vec<Result<Option<Entry>>> = Vec::with_capacity(keys.len());
@@ -99,8 +98,9 @@ impl Cache {
                 Ok(Some(opened)) => Self::repeat_within(&mut room, opened),
                 Ok(None) => {
                     let record = records.next().flatten();
-                    let open = |record| Self::open(tenancy, namespace, key, record, floor);
-                    Self::open_within(&mut room, record, floor, open)
+                    let shown = Self::shown(&seen.snapshot, namespace, key, record);
+                    let open = |record| Self::open(tenancy, namespace, key, record);
+                    Self::open_within(&mut room, shown, open)
                 }
                 Err(refused) => Err(refused),
             };
@@ -115,10 +115,8 @@ impl Cache {
     fn open_within(
         room: &mut u64,
         record: Option<Record>,
-        floor: u64,
         open: impl FnOnce(Option<Record>) -> Result<Option<Entry>>,
     ) -> Result<Option<Entry>> {
-        let record = record.filter(|record| record.version > floor);
         // What is wrong with a head, opening tells.
         let head = record.as_ref().map(|record| Head::decode(&record.value));
         let head = head.and_then(|head| head.ok().flatten());
@@ -152,17 +150,26 @@ impl Cache {
         Ok(())
     }
 
-    /// The entry in a record; `None` where there is none, where a flush hides it,
-    /// or where a newer version of this service wrote it. One that does not open is
-    /// told in the audit log.
+    /// The record of an entry; `None` where an invalidation hides it. Of one that is
+    /// damaged, opening tells.
+    fn shown(
+        snapshot: &Snapshot,
+        namespace: &str,
+        key: &str,
+        record: Option<Record>,
+    ) -> Option<Record> {
+        record.filter(|found| snapshot.hides_record(namespace, key, found) != Ok(Some(true)))
+    }
+
+    /// The entry in a record; `None` where there is none, or where a newer version
+    /// of this service wrote it. One that does not open is told in the audit log.
     fn open(
         tenancy: &Tenancy,
         namespace: &str,
         key: &str,
         record: Option<Record>,
-        floor: u64,
     ) -> Result<Option<Entry>> {
-        let Some(record) = record.filter(|record| record.version > floor) else {
+        let Some(record) = record else {
             return Ok(None);
         };
         let place = tenancy.place(namespace, key);

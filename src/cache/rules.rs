@@ -15,6 +15,9 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 /// Bytes of a key.
 pub const MAX_KEY_BYTES: usize = 1024;
 
+/// Tags that can be invalidated at once.
+const MAX_INVALIDATED_TAGS: usize = 100;
+
 /// Bytes of a content type.
 const MAX_CONTENT_TYPE_BYTES: usize = 128;
 
@@ -94,6 +97,42 @@ pub(super) fn key(key: &str, at: At, violations: &mut Violations) {
         violations.add(
             at.path("key"),
             format!("{} bytes, 1 to {MAX_KEY_BYTES} are allowed", key.len()),
+        );
+    }
+}
+
+/// A beginning of keys that is to be invalidated.
+pub(super) fn prefix(prefix: &str, violations: &mut Violations) {
+    if prefix.is_empty() || prefix.len() > MAX_KEY_BYTES {
+        violations.add(
+            "prefix",
+            format!("{} bytes, 1 to {MAX_KEY_BYTES} are allowed", prefix.len()),
+        );
+    }
+}
+
+/// Tags that are to be invalidated.
+pub(super) fn invalidated_tags(
+    tags: &[String],
+    settings: &config::Cache,
+    violations: &mut Violations,
+) {
+    const FIELD: &str = "tags.tags";
+    if tags.is_empty() || tags.len() > MAX_INVALIDATED_TAGS {
+        violations.add(
+            FIELD,
+            format!(
+                "{} tags, 1 to {MAX_INVALIDATED_TAGS} are allowed",
+                tags.len()
+            ),
+        );
+    }
+    for (index, tag) in tags.iter().enumerate().take(MAX_INVALIDATED_TAGS) {
+        self::tag(
+            tag,
+            || At::Value(FIELD, index).path(""),
+            settings,
+            violations,
         );
     }
 }
@@ -223,16 +262,26 @@ fn tags(tags: &[String], at: At, settings: &config::Cache, violations: &mut Viol
         );
     }
     for (index, tag) in tags.iter().enumerate().take(settings.max_tags) {
-        if tag.is_empty() || tag.len() > settings.max_tag_bytes {
-            violations.add(
-                format!("{}[{index}]", at.path("tags")),
-                format!(
-                    "{} bytes, 1 to {} are allowed",
-                    tag.len(),
-                    settings.max_tag_bytes
-                ),
-            );
-        }
+        let field = || format!("{}[{index}]", at.path("tags"));
+        self::tag(tag, field, settings, violations);
+    }
+}
+
+fn tag(
+    tag: &str,
+    field: impl FnOnce() -> String,
+    settings: &config::Cache,
+    violations: &mut Violations,
+) {
+    if tag.is_empty() || tag.len() > settings.max_tag_bytes {
+        violations.add(
+            field(),
+            format!(
+                "{} bytes, 1 to {} are allowed",
+                tag.len(),
+                settings.max_tag_bytes
+            ),
+        );
     }
 }
 

@@ -1,84 +1,81 @@
 //! What a replica remembers of a tenant's space, so that a read or a write of an
-//! entry is one call: the view, and each flushed namespace's floor. It does not
-//! know when a snapshot has passed; the store says so.
+//! entry is one call: the view, and the floors below which entries are gone. It does
+//! not know when a snapshot has passed; the store says so.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use quick_cache::{Weighter, sync};
-use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, MutexGuard};
 
-use super::Cache;
+use super::{Cache, floors::Floors};
 use crate::{
     codec::Head,
     error::{Error, Result},
-    store::{Incarnation, Key, Read, Record, Space, Table, View},
+    store::{Handle, Incarnation, Key, Read, Record, Space, View},
     tenant::Tenancy,
 };
 
 /// The most bytes, roughly, that all snapshots may take.
 const MAX_BYTES: u64 = 64 << 20;
-/// About what a snapshot takes, and what each floor in it.
+/// About what a snapshot takes without floors.
 const SNAPSHOT_BYTES: u64 = 128;
-const FLOOR_BYTES: u64 = 96;
+
+/// How many tenants' floors this replica can raise at once.
+const TURNS: usize = 64;
 
 /// How often a call is repeated because the space moved on under it. Somebody
 /// else's flush succeeds each time, so as many must come within one call.
 pub(super) const ATTEMPTS: usize = 20;
-
-/// The version of each flushed namespace up to which its entries are gone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Floors {
-    /// By namespace.
-    #[serde(default)]
-    pub(super) floors: BTreeMap<Box<str>, u64>,
-}
-
-impl Floors {
-    /// The control record that keeps them.
-    pub(super) fn key() -> Key {
-        Key::new(Table::Control, &b"floors"[..])
-    }
-
-    pub(super) fn decode(record: Option<&Record>) -> Result<Self> {
-        let Some(record) = record else {
-            return Ok(Self::default());
-        };
-        serde_json::from_slice(&record.value)
-            .map_err(|error| Error::Internal(format!("the control record floors: {error}")))
-    }
-
-    pub(super) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| Error::Internal(error.to_string()))
-    }
-}
 
 /// A tenant's space at one moment.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     /// The view.
     pub(super) view: View,
-    /// The floors of the namespaces.
+    /// What is gone.
     pub(super) floors: Arc<Floors>,
 }
 
 impl Snapshot {
-    /// The version up to which entries of the namespace are gone; 0 where it was
-    /// not flushed.
-    pub(super) fn floor(&self, namespace: &str) -> u64 {
-        if self.floors.floors.is_empty() {
-            return 0;
-        }
-        self.floors.floors.get(namespace).copied().unwrap_or(0)
+    /// Whether a stored entry is gone: whoever shows one asks first. See
+    /// [`Floors::hide_record`], and [`Floors::hide`] for one whose tags are known.
+    pub(super) fn hides_record(
+        &self,
+        namespace: &str,
+        key: impl AsRef<[u8]>,
+        record: &Record,
+    ) -> Result<Option<bool>> {
+        self.floors.hide_record(namespace, key.as_ref(), record)
     }
 }
 
 /// The snapshots of all tenants that were called of late. One for all cores.
-pub struct Snapshots(sync::Cache<Incarnation, Arc<Snapshot>, Weight>);
+pub struct Snapshots {
+    held: sync::Cache<Incarnation, Arc<Snapshot>, Weight>,
+    turns: [Mutex<()>; TURNS],
+}
 
 impl Default for Snapshots {
     fn default() -> Self {
         let items = usize::try_from(MAX_BYTES / SNAPSHOT_BYTES).unwrap_or(usize::MAX);
-        Self(sync::Cache::with_weighter(items, MAX_BYTES, Weight))
+        Self {
+            held: sync::Cache::with_weighter(items, MAX_BYTES, Weight),
+            turns: std::array::from_fn(|_| Mutex::new(())),
+        }
+    }
+}
+
+impl Snapshots {
+    /// Waits until no other call of this replica raises floors of the tenant. They
+    /// lie in one record, and calls that raced for it would wear each other out.
+    pub(super) async fn turn(&self, incarnation: Incarnation) -> Option<MutexGuard<'_, ()>> {
+        let mut hasher = DefaultHasher::new();
+        incarnation.hash(&mut hasher);
+        let turn = self.turns.get(hasher.finish() as usize % TURNS)?;
+        Some(turn.lock().await)
     }
 }
 
@@ -87,7 +84,7 @@ struct Weight;
 
 impl Weighter<Incarnation, Arc<Snapshot>> for Weight {
     fn weight(&self, _: &Incarnation, snapshot: &Arc<Snapshot>) -> u64 {
-        SNAPSHOT_BYTES + FLOOR_BYTES * snapshot.floors.floors.len() as u64
+        SNAPSHOT_BYTES + snapshot.floors.bytes() as u64
     }
 }
 
@@ -100,7 +97,7 @@ pub(super) struct Seen {
 impl Cache {
     /// The snapshot at hand; taken anew where there is none.
     pub(super) async fn snapshot(&self, tenancy: &Tenancy) -> Result<Arc<Snapshot>> {
-        match self.snapshots.0.get(&tenancy.incarnation) {
+        match self.snapshots.held.get(&tenancy.incarnation) {
             Some(snapshot) => Ok(snapshot),
             None => self.reload(tenancy).await,
         }
@@ -110,8 +107,8 @@ impl Cache {
     /// lost its records; whether the tenant itself was lost with them, the
     /// registry tells, so that no write brings back what is gone.
     pub(super) async fn reload(&self, tenancy: &Tenancy) -> Result<Arc<Snapshot>> {
-        let (view, _, floors) = self.floors(&tenancy.space).await?;
-        let before = self.snapshots.0.get(&tenancy.incarnation);
+        let (view, floors) = floors(&self.store, &tenancy.space).await?;
+        let before = self.snapshots.held.get(&tenancy.incarnation);
         if view.epoch == 0 && before.is_some_and(|before| before.view.epoch > 0) {
             tracing::warn!(
                 tenant_id = &*tenancy.tenant_id,
@@ -122,20 +119,11 @@ impl Cache {
         Ok(self.keep(tenancy, view, Arc::new(floors)))
     }
 
-    /// The floors of a space, the version of their record (`None` where there
-    /// is none), and the view at that moment.
-    pub(super) async fn floors(&self, space: &Space) -> Result<(View, Option<u64>, Floors)> {
-        let Read { view, records } = self.store.read(space, 0, &[Floors::key()]).await?;
-        let record = records.into_iter().next().flatten();
-        let floors = Floors::decode(record.as_ref())?;
-        Ok((view, record.map(|record| record.version), floors))
-    }
-
     /// Remembers what was just learnt.
     pub(super) fn keep(&self, tenancy: &Tenancy, view: View, floors: Arc<Floors>) -> Arc<Snapshot> {
         let snapshot = Arc::new(Snapshot { view, floors });
         self.snapshots
-            .0
+            .held
             .insert(tenancy.incarnation, snapshot.clone());
         snapshot
     }
@@ -174,4 +162,11 @@ impl Cache {
             None => Ok(()),
         }
     }
+}
+
+/// The floors of a space, and the view at that moment.
+pub(super) async fn floors(store: &Handle, space: &Space) -> Result<(View, Floors)> {
+    let Read { view, records } = store.read(space, 0, &[Floors::key()]).await?;
+    let record = records.into_iter().next().flatten();
+    Ok((view, Floors::decode(record.as_ref())?))
 }

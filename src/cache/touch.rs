@@ -34,11 +34,9 @@ impl Cache {
             &mut violations,
         );
         let namespace = rules::place(tenancy, namespace, key, violations)?;
-        let touch = |floor| {
+        let touch = || {
             let key = Key::entry(namespace, key);
-            Ok(vec![
-                Write::new(key, Check::Any, Action::Touch(expiry)).above(floor),
-            ])
+            Ok(vec![Write::new(key, Check::Any, Action::Touch(expiry))])
         };
         let (limits, bytes) = (!GROWS, key.len() as u64);
         let applied = self

@@ -28,8 +28,8 @@ impl Cache {
         tenancy.reach_key(namespace, set.key)?;
 
         let mut stored_bytes = 0;
-        let put = |floor| {
-            let (write, bytes) = self.put(tenancy, namespace, set, &allowed, floor)?;
+        let put = || {
+            let (write, bytes) = self.put(tenancy, namespace, set, &allowed)?;
             stored_bytes = bytes;
             Ok(vec![write])
         };
@@ -76,12 +76,12 @@ impl Cache {
         operations: u64,
     ) -> Result<Vec<Result<Written>>> {
         let mut stored_bytes = Vec::with_capacity(sets.len());
-        let put = |floor| {
+        let put = || {
             stored_bytes.clear();
             let mut writes = Vec::with_capacity(sets.len());
             for (set, allowed) in sets.iter().zip(&checked) {
                 if let Ok(allowed) = allowed {
-                    let (write, bytes) = self.put(tenancy, namespace, set, allowed, floor)?;
+                    let (write, bytes) = self.put(tenancy, namespace, set, allowed)?;
                     writes.push(write);
                     stored_bytes.push(bytes);
                 }
@@ -119,9 +119,9 @@ impl Cache {
         let version = rules::version(if_version, At::Request, &mut violations);
         let namespace = rules::place(tenancy, namespace, key, violations)?;
         let check = version.map_or(Check::Any, Check::Version);
-        let delete = |floor| {
+        let delete = || {
             let write = Write::delete(Key::entry(namespace, key));
-            Ok(vec![write.when(check).above(floor)])
+            Ok(vec![write.when(check)])
         };
         let bytes = key.len() as u64;
         let metered = operation(bytes);
@@ -166,13 +166,12 @@ impl Cache {
             rules::item_key(tenancy, namespace, key, At::Value("keys", index))
         };
         let checked: Vec<Result<()>> = keys.iter().enumerate().map(check).collect();
-        let delete = |floor| {
+        let delete = || {
             let allowed = keys
                 .iter()
                 .zip(&checked)
                 .filter(|(_, allowed)| allowed.is_ok());
-            let delete =
-                |(key, _): (&String, _)| Write::delete(Key::entry(namespace, key)).above(floor);
+            let delete = |(key, _): (&String, _)| Write::delete(Key::entry(namespace, key));
             Ok(allowed.map(delete).collect())
         };
         let bytes = keys.iter().map(|key| key.len() as u64);
@@ -197,7 +196,6 @@ impl Cache {
         namespace: &str,
         set: &Set<'_>,
         allowed: &rules::Allowed,
-        floor: u64,
     ) -> Result<(Write, u64)> {
         let entry = frame::Entry {
             value: set.value,
@@ -209,7 +207,6 @@ impl Cache {
         let encoded = entry.encode(&self.settings.compression, &place)?;
         let write = Write::put(Key::entry(namespace, set.key), encoded.bytes)
             .when(allowed.check)
-            .above(floor)
             .expiring(allowed.expiry);
         Ok((write, encoded.stored_bytes))
     }
@@ -223,7 +220,7 @@ impl Cache {
         namespace: &str,
         (checked, bytes, operations): (&[Result<T>], impl Iterator<Item = u64>, u64),
         grows: bool,
-        writes: impl FnMut(u64) -> Result<Vec<Write>>,
+        writes: impl FnMut() -> Result<Vec<Write>>,
     ) -> Result<Vec<Outcome>> {
         if checked.iter().all(Result::is_err) {
             return Ok(Vec::new());
@@ -240,8 +237,8 @@ impl Cache {
         Ok(applied.outcomes)
     }
 
-    /// Commits what `writes` makes of a namespace's floor, as one operation that
-    /// carries these bytes of keys and values.
+    /// Commits writes to a namespace, as one operation that carries these bytes of
+    /// keys and values.
     pub(super) async fn commit(
         &self,
         tenancy: &Tenancy,
@@ -249,7 +246,7 @@ impl Cache {
         mode: Mode,
         grows: bool,
         bytes: u64,
-        writes: impl FnMut(u64) -> Result<Vec<Write>>,
+        writes: impl FnMut() -> Result<Vec<Write>>,
     ) -> Result<Applied> {
         self.attempt(tenancy, namespace, mode, grows, operation(bytes), writes)
             .await?
@@ -266,7 +263,7 @@ impl Cache {
         mode: Mode,
         grows: bool,
         metered: Metered,
-        mut writes: impl FnMut(u64) -> Result<Vec<Write>>,
+        mut writes: impl FnMut() -> Result<Vec<Write>>,
     ) -> Result<std::result::Result<Applied, Refusal>> {
         let limits = if grows {
             tenancy.limits
@@ -275,10 +272,12 @@ impl Cache {
         };
         let mut snapshot = self.snapshot(tenancy).await?;
         for _ in 0..ATTEMPTS {
+            let mut writes = writes()?;
+            snapshot = self.hide(tenancy, namespace, snapshot, &mut writes).await?;
             let batch = Batch {
                 view: Some(snapshot.view),
                 mode,
-                writes: writes(snapshot.floor(namespace))?,
+                writes,
                 limits,
                 step: None,
                 metered,

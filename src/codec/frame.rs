@@ -308,6 +308,24 @@ impl Frame {
     }
 }
 
+/// The tags in a frame, of which the beginning will do; `None` where it is cut off
+/// before they end, or of another format. They are not checked against the frame's
+/// checksum.
+///
+/// # Errors
+/// [`Error::EntryCorrupt`] where they cannot be read.
+pub fn tags(frame: &[u8]) -> Result<Option<Vec<String>>> {
+    let Some(head) = Head::decode(frame)? else {
+        return Ok(None);
+    };
+    let end = HEAD_BYTES + usize::from(head.attributes_bytes);
+    let Some(attributes) = frame.get(HEAD_BYTES..end) else {
+        return Ok(None);
+    };
+    let (_, tags) = read_attributes(attributes)?;
+    Ok(Some(tags))
+}
+
 fn read_attributes(mut bytes: &[u8]) -> Result<(String, Vec<String>)> {
     let mut next = || -> Result<Option<String>> {
         let Some((&length, rest)) = bytes.split_first() else {

@@ -258,8 +258,15 @@ impl CacheApi {
                     .invalidate_keys(&tenancy, namespace, &keys.keys)
                     .await?
             }
-            Some(Target::Prefix(_) | Target::Tags(_)) => {
-                return Err(Error::Internal("SCAFFOLD".into()));
+            Some(Target::Prefix(prefix)) => {
+                self.cache
+                    .invalidate_prefix(&tenancy, namespace, &prefix)
+                    .await?
+            }
+            Some(Target::Tags(tags)) => {
+                self.cache
+                    .invalidate_tags(&tenancy, namespace, &tags.tags)
+                    .await?
             }
             Some(Target::WholeNamespace(true)) => {
                 self.cache.flush_namespace(&tenancy, namespace).await?
@@ -278,8 +285,10 @@ impl CacheApi {
                 ));
             }
             None => {
-                let allowed = "one of keys, whole_namespace and whole_tenant must be set";
-                return Err(Error::invalid("target", allowed));
+                return Err(Error::invalid(
+                    "target",
+                    "one of keys, prefix, tags, whole_namespace and whole_tenant must be set",
+                ));
             }
         };
         Ok(InvalidateCacheResponse {

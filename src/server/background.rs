@@ -10,6 +10,7 @@ use super::{
     core::{End, check, spawn},
     probes,
 };
+use crate::cache::Sweeper;
 
 /// How long the last uses of keys may take to be kept.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,7 +39,7 @@ pub(super) fn start(
         tokio::spawn(probes::serve(admin, parts.health.clone()));
         tokio::spawn(async move { directory.follow(feed).await });
         let work = tenants.clone();
-        tokio::spawn(async move { work.maintain().await });
+        tokio::spawn(async move { work.maintain(Sweeper).await });
         let _ = stopped.await;
         if timeout(METERS_TIMEOUT, tenants.flush_last_meters())
             .await

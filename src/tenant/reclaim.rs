@@ -8,33 +8,24 @@
 //! A cursor is not kept with the job, as a place in a scan means nothing to
 //! another server after a failover.
 
+mod claimed;
+
 use std::{
     cmp::Reverse,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use self::claimed::Claimed;
 use super::record::{self, incarnation};
 use crate::{
     error::{Error, Result},
     random,
-    store::{
-        Batch, Check, Commit, Cursor, Handle, Incarnation, Key, Outcome, Query, Reclaim, Refusal,
-        Space, Table, Write,
-    },
+    store::{Batch, Check, Handle, Incarnation, Key, Query, Space, Table, Write},
 };
-
-/// How long a claim on a job lasts.
-const CLAIM_MS: u64 = 10_000;
-
-/// How often a claim is renewed.
-const RENEW: Duration = Duration::from_secs(2);
-
-/// Records looked at in one call.
-const STEP: usize = 256;
 
 /// How often jobs are looked for.
 const EVERY: Duration = Duration::from_secs(1);
@@ -43,8 +34,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// before it.
 const ABANDONED_MS: u64 = 60_000;
 
-/// No generation is greater (2^53 - 1, so that every store can compare it).
-const EVERY_GENERATION: u64 = 9_007_199_254_740_991;
+/// How long after its job was left the step may be on its way that hides entries.
+/// Then the sweep sees to it that it does not come any more.
+const SETTLED_MS: u64 = 10_000;
 
 const PREFIX: &str = "r:";
 
@@ -67,8 +59,37 @@ pub enum Work {
         /// The last version that is unreachable.
         version: u64,
     },
+    /// Entries of the present generation that are hidden, by what the space itself
+    /// tells: for a [`Sweep`] to remove.
+    Hidden,
     /// Every record: the space was removed.
     Removed,
+}
+
+/// Removes entries that only whoever knows what an entry is can tell to be hidden.
+pub trait Sweep: Send + Sync + 'static {
+    /// A walk over a space.
+    type Walk: Send;
+
+    /// Begins a walk; `None` where nothing is hidden.
+    fn begin(
+        &self,
+        store: &Handle,
+        space: &Space,
+    ) -> impl Future<Output = Result<Option<Self::Walk>>> + Send;
+
+    /// Goes on with it, over a bounded number of entries. False at the end, when what
+    /// was hidden as it began is removed, and no longer noted as hidden.
+    fn step(
+        &self,
+        store: &Handle,
+        space: &Space,
+        walk: &mut Self::Walk,
+    ) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Makes sure that nothing is hidden from now on by a step that relies on a job
+    /// that was left before. False where something is hidden.
+    fn bar(&self, store: &Handle, space: &Space) -> impl Future<Output = Result<bool>> + Send;
 }
 
 impl Work {
@@ -94,6 +115,7 @@ impl Work {
             Self::Removed => (0, Reverse(0)),
             Self::Orphans { below } => (1, Reverse(*below)),
             Self::Below { version, .. } => (2, Reverse(*version)),
+            Self::Hidden => (3, Reverse(0)),
         }
     }
 }
@@ -165,10 +187,10 @@ pub async fn pending(store: &Handle, incarnation: Incarnation) -> Result<Vec<Wor
 }
 
 /// Works jobs off, for as long as it is polled. Every replica runs one.
-pub async fn run(store: Handle) {
+pub async fn run(store: Handle, sweep: impl Sweep) {
     let me = random::BASE32.encode(&random::bytes::<10>());
     loop {
-        if let Err(error) = pass(&store, &me).await {
+        if let Err(error) = pass(&store, &sweep, &me).await {
             tracing::debug!(%error, "reclaim interrupted");
         }
         tokio::time::sleep(EVERY).await;
@@ -179,41 +201,48 @@ pub async fn run(store: Handle) {
 ///
 /// # Errors
 /// Those of the store; what was not done is left for the next pass.
-async fn pass(store: &Handle, me: &str) -> Result<()> {
+async fn pass(store: &Handle, sweep: &impl Sweep, me: &str) -> Result<()> {
     let mut jobs = list(store, PREFIX).await?;
     // The widest first, as it does the work of the others: a tenant that is
     // flushed over and over is scanned once.
     jobs.sort_by_key(|(_, _, job)| job.work.narrowness());
+    let now_ms = store.now_ms();
+    let claimed_by_another = |job: &Job| {
+        let held = |claim: &Claim| claim.by != me && now_ms < claim.until_ms;
+        job.claim.as_ref().is_some_and(held)
+    };
+    let mut swept: HashSet<Incarnation> = jobs
+        .iter()
+        .filter(|(_, _, job)| job.work == Work::Hidden && claimed_by_another(job))
+        .map(|(_, _, job)| job.incarnation)
+        .collect();
     let mut done: HashMap<Incarnation, Vec<Work>> = HashMap::new();
     for (path, version, job) in jobs {
-        let now_ms = store.now_ms();
-        let claimed_by_another = |claim: &Claim| claim.by != me && now_ms < claim.until_ms;
-        if job.claim.as_ref().is_some_and(claimed_by_another) {
+        // One sweep removes all that is hidden in a space.
+        let sweeps = job.work == Work::Hidden;
+        if claimed_by_another(&job) || sweeps && !swept.insert(job.incarnation) {
             continue;
         }
         let done = done.entry(job.incarnation).or_default();
-        let abandoned = now_ms > job.create_ms.saturating_add(ABANDONED_MS);
+        let abandoned = store.now_ms() > job.create_ms.saturating_add(ABANDONED_MS);
         if done.iter().any(|work| work.covers(&job.work)) {
             remove(store, path, version).await?;
         } else if is_ready(store, &job).await? {
-            let work = job.work.clone();
-            let mut claimed = Claimed {
-                path,
-                version,
-                job,
-                me: me.to_owned(),
+            let (work, incarnation) = (job.work.clone(), job.incarnation);
+            let claimed = Claimed::new(path, version, job, me);
+            let worked = if sweeps {
+                claimed.sweep(store, sweep).await
+            } else {
+                claimed.work_off(store, None).await
             };
-            match claimed.work_off(store, None).await {
+            match worked {
                 Ok(true) => done.push(work),
                 Ok(false) => {}
                 Err(error @ (Error::StoreUnavailable | Error::OutcomeUnknown)) => {
                     return Err(error);
                 }
                 // What is wrong with one job does not keep the others.
-                Err(error) => {
-                    let incarnation = claimed.job.incarnation;
-                    tracing::warn!(?error, %incarnation, "reclaim job failed");
-                }
+                Err(error) => tracing::warn!(?error, %incarnation, "reclaim job failed"),
             }
         } else if abandoned {
             remove(store, path, version).await?;
@@ -239,18 +268,13 @@ pub(super) async fn at_once(store: &Handle, id: &JobId, within: Duration) -> Res
     };
     let job = record::decode(&found.value)?;
     let me = random::BASE32.encode(&random::bytes::<10>());
-    let mut claimed = Claimed {
-        path: id.0.clone(),
-        version: found.version,
-        job,
-        me,
-    };
+    let claimed = Claimed::new(id.0.clone(), found.version, job, &me);
     claimed.work_off(store, Some(Instant::now() + within)).await
 }
 
 async fn is_ready(store: &Handle, job: &Job) -> Result<bool> {
     match job.work {
-        Work::Below { .. } | Work::Removed => Ok(true),
+        Work::Below { .. } | Work::Hidden | Work::Removed => Ok(true),
         Work::Orphans { below } => {
             let space = Space::tenant(job.incarnation);
             let any = Key::new(Table::Control, &b"floors"[..]);
@@ -281,99 +305,6 @@ async fn list(store: &Handle, prefix: &str) -> Result<Vec<(Bytes, u64, Job)>> {
         match page.next {
             Some(next) => query.after = Some(next),
             None => return Ok(jobs),
-        }
-    }
-}
-
-/// A job that this worker is about to claim, or has claimed.
-struct Claimed {
-    path: Bytes,
-    version: u64,
-    job: Job,
-    me: String,
-}
-
-impl Claimed {
-    /// Does the work, until it is done or the time is over. False where there is
-    /// work left, or another took the job.
-    async fn work_off(&mut self, store: &Handle, until: Option<Instant>) -> Result<bool> {
-        if !self.claim(store).await? {
-            return Ok(false);
-        }
-        let space = Space::tenant(self.job.incarnation);
-        let what = match &self.job.work {
-            Work::Orphans { below } => Reclaim::Orphans { below: *below },
-            Work::Below { prefix, version } => Reclaim::Below {
-                prefix: prefix.clone().into_bytes().into(),
-                version: *version,
-            },
-            Work::Removed => Reclaim::Orphans {
-                below: EVERY_GENERATION,
-            },
-        };
-        let mut claimed = Instant::now();
-        let mut after: Option<Cursor> = None;
-        let (mut entries, mut bytes) = (0, 0);
-        loop {
-            let began = Instant::now();
-            let reclaimed = store.reclaim(&space, what.clone(), after, STEP).await?;
-            entries += reclaimed.entries;
-            bytes += reclaimed.bytes;
-            after = reclaimed.next;
-            if after.is_none() {
-                remove(store, self.path.clone(), self.version).await?;
-                tracing::debug!(incarnation = %self.job.incarnation, entries, bytes, "reclaimed");
-                return Ok(true);
-            }
-            if until.is_some_and(|until| Instant::now() >= until) {
-                self.release(store).await?;
-                return Ok(false);
-            }
-            if claimed.elapsed() > RENEW {
-                if !self.claim(store).await? {
-                    return Ok(false);
-                }
-                claimed = Instant::now();
-            }
-            // At most half of the store's time goes to work that can wait.
-            tokio::time::sleep(
-                began
-                    .elapsed()
-                    .clamp(Duration::from_millis(1), Duration::from_millis(50)),
-            )
-            .await;
-        }
-    }
-
-    /// Claims the job, or renews the claim; false where another was faster.
-    async fn claim(&mut self, store: &Handle) -> Result<bool> {
-        let until_ms = store.now_ms().saturating_add(CLAIM_MS);
-        self.job.claim = Some(Claim {
-            by: self.me.clone(),
-            until_ms,
-        });
-        self.save(store).await
-    }
-
-    /// Gives the claim up, so that the background need not wait for its end.
-    async fn release(&mut self, store: &Handle) -> Result<()> {
-        self.job.claim = None;
-        self.save(store).await?;
-        Ok(())
-    }
-
-    async fn save(&mut self, store: &Handle) -> Result<bool> {
-        let key = Key::new(Table::Job, self.path.clone());
-        let write = Write::put(key, record::encode(&self.job)?).when(Check::Version(self.version));
-        match store.commit(&Space::registry(), Batch::of([write])).await? {
-            Commit::Applied(applied) => {
-                if let Some(Outcome::Done { version, .. }) = applied.outcomes.first() {
-                    self.version = *version;
-                }
-                Ok(true)
-            }
-            Commit::Refused(Refusal::Conflict { .. }) => Ok(false),
-            Commit::Refused(refusal) => Err(super::unexpected(&refusal)),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod budget;
 mod flush;
+mod invalidate;
 mod recorder;
 mod rules;
 mod values;

@@ -2,7 +2,7 @@
 
 mod admission;
 mod billing;
-mod cut;
+pub mod cut;
 mod keys;
 mod lifecycle;
 mod listing;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use riptide_persistence::{
-    cache::{Cache, Freshness, Range},
+    cache::{Cache, Condition, Freshness, Range, Set},
     store::{Calls, Key},
 };
 
@@ -129,24 +129,56 @@ async fn a_flush_asks_as_often_however_much_there_is() {
             let written = rig.cache.batch_set(&tenant, namespace, &sets).await;
             assert!(written.unwrap().iter().all(Result::is_ok));
         }
-        let (one, flushed) = rig.calls(rig.cache.flush_namespace(&tenant, "a")).await;
+        // The first finds no job, and leaves one.
+        let (first, flushed) = rig.calls(rig.cache.flush_namespace(&tenant, "a")).await;
+        assert!(flushed.is_ok());
+        let (one, flushed) = rig.calls(rig.cache.flush_namespace(&tenant, "b")).await;
+        assert!(flushed.is_ok());
+        let prefix = rig.cache.invalidate_prefix(&tenant, "", "key");
+        let (prefix, flushed) = rig.calls(prefix).await;
+        assert!(flushed.is_ok());
+        let tags = keys(&["a", "b"]);
+        let tags = rig.cache.invalidate_tags(&tenant, "", &tags);
+        let (tags, flushed) = rig.calls(tags).await;
         assert!(flushed.is_ok());
         let (all, flushed) = rig.calls(rig.cache.flush_tenant(&tenant)).await;
         assert_eq!(flushed.unwrap().invalidated, 2 * entries);
         let (next, _) = rig.calls(rig.get(&tenant, "key 1")).await;
-        asked.push((one, all, next));
+        asked.push((first, one, prefix, tags, all, next));
     }
     assert_eq!(asked[0], asked[1]);
-    let (one, all, next) = asked[0];
-    assert_eq!(
-        one,
-        Calls {
-            read: 1,
-            commit: 3,
-            ..NONE
-        },
-        "mark, job, floor"
-    );
+    let (first, one, prefix, tags, all, next) = asked[0];
+    assert_eq!(first, Calls { commit: 2, ..NONE }, "job, floor");
+    assert_eq!([one, prefix, tags], [COMMIT; 3], "floor");
     assert_eq!(all, Calls { commit: 2, ..NONE }, "job, generation");
     assert_eq!(next, READ);
+}
+
+#[tokio::test]
+async fn tags_that_are_gone_cost_a_read_where_it_matters_what_was_there() {
+    let rig = Rig::new();
+    let (tenant, cache) = (tenancy(), &rig.cache);
+    rig.set(&tenant, "k", "v").await;
+    let gone = keys(&["gone"]);
+    cache.invalidate_tags(&tenant, "", &gone).await.unwrap();
+
+    let both = Calls { read: 1, ..COMMIT };
+    assert_eq!(rig.calls(rig.set(&tenant, "k", "w")).await.0, COMMIT, "set");
+    assert_eq!(rig.calls(rig.get(&tenant, "k")).await.0, READ, "get");
+    let touch = cache.touch(&tenant, "", "k", Some(1000));
+    assert_eq!(rig.calls(touch).await.0, both, "touch");
+    let absent = Set {
+        condition: Some(Condition::IfAbsent),
+        ..set("other", "v")
+    };
+    let create = cache.set(&tenant, "", &absent);
+    assert_eq!(rig.calls(create).await.0, both, "create");
+    let delete = cache.delete(&tenant, "", "k", 0);
+    assert_eq!(rig.calls(delete).await.0, both, "delete");
+    let range = Range::new(&tenant, "", "", 10).unwrap();
+    let list = cache.list_keys(&tenant, &range, None);
+    assert_eq!(rig.calls(list).await.0, LIST, "list");
+    // Another namespace has nothing to do with it.
+    let delete = cache.delete(&tenant, "other", "k", 0);
+    assert_eq!(rig.calls(delete).await.0, COMMIT, "delete elsewhere");
 }

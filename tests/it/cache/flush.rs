@@ -4,19 +4,18 @@
 use std::sync::Arc;
 
 use riptide_persistence::{
-    cache::{Condition, Freshness, Range, Set},
+    cache::{Condition, Freshness, Range, Set, Sweeper},
     error::Error,
     store::{Batch, Key, Table, Write},
-    tenant::{
-        Tenancy,
-        reclaim::{self, Work},
-    },
+    tenant::{Tenancy, reclaim},
 };
 
 use super::{Rig, found, get, keys, set, tenancy};
 
 /// Works off whatever jobs a tenant has.
-async fn reclaimed(rig: &Rig, tenancy: &Tenancy) {
+pub async fn reclaimed(rig: &Rig, tenancy: &Tenancy) {
+    // A job of a flush that found another's is kept until its own cannot come.
+    rig.pass(10_001);
     let done = async {
         while !reclaim::pending(&rig.store, tenancy.incarnation)
             .await
@@ -28,7 +27,7 @@ async fn reclaimed(rig: &Rig, tenancy: &Tenancy) {
     };
     tokio::select! {
         () = done => {}
-        () = reclaim::run(rig.store.clone()) => unreachable!("it runs for ever"),
+        () = reclaim::run(rig.store.clone(), Sweeper) => unreachable!("it runs for ever"),
     }
 }
 
@@ -186,7 +185,7 @@ async fn the_background_gives_the_bytes_back() {
 }
 
 /// The control record that holds the floors, as text.
-async fn floors(rig: &Rig, tenancy: &Tenancy) -> String {
+pub async fn floors(rig: &Rig, tenancy: &Tenancy) -> String {
     let key = Key::new(Table::Control, &b"floors"[..]);
     let read = rig.store.read(&tenancy.space, 0, &[key]).await.unwrap();
     let record = read.records.into_iter().next().unwrap();
@@ -205,31 +204,22 @@ async fn a_floor_is_dropped_when_nothing_is_left_below_it() {
     let held = floors(&rig, &tenant).await;
     assert!(held.contains("\"a\"") && held.contains("\"b\""), "{held}");
     reclaimed(&rig, &tenant).await;
+    assert_eq!(floors(&rig, &tenant).await, "{}");
+    assert_eq!(get(cache, &tenant, "a", "k").await.unwrap(), None);
     cache.flush_namespace(&tenant, "c").await.unwrap();
     let held = floors(&rig, &tenant).await;
-    assert!(
-        !held.contains("\"a\"") && !held.contains("\"b\"") && held.contains("\"c\""),
-        "{held}"
-    );
-    assert_eq!(get(cache, &tenant, "a", "k").await.unwrap(), None);
+    assert!(!held.contains("\"a\"") && held.contains("\"c\""), "{held}");
 
     cache.flush_tenant(&tenant).await.unwrap();
-    assert_eq!(floors(&rig, &tenant).await, "");
+    assert_eq!(floors(&rig, &tenant).await, "{}");
 }
 
 #[tokio::test]
 async fn floors_are_bounded() {
     let rig = Rig::new();
     let (tenant, cache) = (tenancy(), &rig.cache);
-    let mut held = Vec::new();
-    for n in 0..1000 {
-        let prefix = format!("n{n}:");
-        let work = Work::Below { prefix, version: 1 };
-        reclaim::enqueue(&rig.store, tenant.incarnation, work)
-            .await
-            .unwrap();
-        held.push(format!("\"n{n}\":1"));
-    }
+    // As a replica of an older release left them.
+    let held: Vec<_> = (0..1000).map(|n| format!("\"n{n}\":1")).collect();
     let record = format!("{{\"floors\":{{{}}}}}", held.join(","));
     let write = Write::put(Key::new(Table::Control, &b"floors"[..]), record);
     let batch = Batch::of([write]);
@@ -244,13 +234,8 @@ async fn floors_are_bounded() {
         }) => assert!(retry_after.is_some()),
         other => panic!("{other:?}"),
     }
-    assert_eq!(
-        reclaim::pending(&rig.store, tenant.incarnation)
-            .await
-            .unwrap()
-            .len(),
-        1000
-    );
+    let jobs = reclaim::pending(&rig.store, tenant.incarnation);
+    assert!(jobs.await.unwrap().is_empty());
     // One that is held already can be raised, and the whole tenant can go.
     cache.flush_namespace(&tenant, "n7").await.unwrap();
     cache.flush_tenant(&tenant).await.unwrap();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use riptide_persistence::{
+    cache::Sweeper,
     store::{Batch, Commit, Handle, Incarnation, Space, Step, Table},
     tenant::reclaim::{self, Work},
 };
@@ -11,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::{Stage, cut::Cut, eventually};
 
 fn background(store: &Handle) -> JoinHandle<()> {
-    tokio::spawn(reclaim::run(store.clone()))
+    tokio::spawn(reclaim::run(store.clone(), Sweeper))
 }
 
 async fn flush(stage: &Stage, incarnation: Incarnation) -> u64 {

@@ -1,0 +1,150 @@
+//! Removing what floors hide: one walk over a tenant's entries for all its floors,
+//! after which they are dropped. It does not know who sweeps, nor how fast.
+//!
+//! An entry is removed only at the version it was seen at, so one that was written
+//! anew stays. Which tags an entry has cannot be told where it is damaged or of a
+//! later format: such a one goes where a tag's floor is above it, since the floor
+//! will not be there any more to hide it.
+
+use super::{
+    floors::Floors,
+    hidden::{Looked, TAGGED_BYTES},
+    snapshot::{ATTEMPTS, floors},
+};
+use crate::{
+    error::{Error, Result},
+    store::{
+        Batch, Check, Commit, Cursor, Handle, Key, Mode, Query, Refusal, Space, Step, Table, View,
+        Write,
+    },
+    tenant::reclaim::Sweep,
+};
+
+/// Entries listed at once.
+const PAGE: usize = 256;
+
+/// Entries removed in one commit: some hundred microseconds of Redis.
+const REMOVED: usize = 64;
+
+/// Removes entries that floors hide.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sweeper;
+
+/// A walk over a tenant's entries, for the floors there were when it began.
+pub struct Walk {
+    floors: Floors,
+    generation: u64,
+    after: Option<Cursor>,
+}
+
+impl Sweep for Sweeper {
+    type Walk = Walk;
+
+    async fn begin(&self, store: &Handle, space: &Space) -> Result<Option<Walk>> {
+        let (view, floors) = floors(store, space).await?;
+        let walk = Walk {
+            floors,
+            generation: view.generation,
+            after: None,
+        };
+        Ok((!walk.floors.is_empty()).then_some(walk))
+    }
+
+    async fn step(&self, store: &Handle, space: &Space, walk: &mut Walk) -> Result<bool> {
+        let query = Query {
+            table: Table::Entry,
+            generation: walk.generation,
+            prefix: walk.floors.beginning().into_bytes().into(),
+            after: walk.after.take(),
+            limit: PAGE,
+            value_bytes: TAGGED_BYTES,
+        };
+        let page = store.list(space, query).await?;
+        if page.view.generation != walk.generation {
+            // The tenant was flushed: all that was seen is left to that job.
+            return Ok(false);
+        }
+        let looked = Looked {
+            store,
+            space,
+            generation: walk.generation,
+            floors: &walk.floors,
+        };
+        let mut removed = Vec::new();
+        for listed in page.items {
+            if looked.hidden(&listed).await? != Ok(Some(false)) {
+                let key = Key::new(Table::Entry, listed.path);
+                removed.push(Write::delete(key).when(Check::Version(listed.record.version)));
+            }
+        }
+        for writes in removed.chunks(REMOVED) {
+            if !remove(store, space, page.view, writes).await? {
+                return Ok(false);
+            }
+        }
+        walk.after = page.next;
+        if walk.after.is_none() {
+            drop_floors(store, space, walk.floors.version()).await?;
+        }
+        Ok(walk.after.is_some())
+    }
+
+    async fn bar(&self, store: &Handle, space: &Space) -> Result<bool> {
+        let (view, floors) = floors(store, space).await?;
+        if !floors.is_empty() {
+            return Ok(false);
+        }
+        if view.epoch == 0 {
+            // Never written, or gone: it is not to come into being for this.
+            return Ok(true);
+        }
+        // Whoever is about to raise a floor relies on the record as it was.
+        let write = Write::put(Floors::key(), floors.encode()?).when(floors.unchanged());
+        match store.commit(space, Batch::of([write])).await? {
+            Commit::Applied(_) | Commit::Refused(Refusal::Gone) => Ok(true),
+            Commit::Refused(_) => Ok(false),
+        }
+    }
+}
+
+/// Removes entries of the present generation; false where that has passed.
+async fn remove(store: &Handle, space: &Space, mut view: View, writes: &[Write]) -> Result<bool> {
+    let generation = view.generation;
+    for _ in 0..ATTEMPTS {
+        let batch = Batch {
+            view: Some(view),
+            mode: Mode::Each,
+            writes: writes.to_vec(),
+            ..Batch::default()
+        };
+        match store.commit(space, batch).await? {
+            Commit::Applied(_) => return Ok(true),
+            // A floor was raised: no reason to keep what lower ones hide.
+            Commit::Refused(Refusal::Stale(now)) if now.generation == generation => view = now,
+            Commit::Refused(_) => return Ok(false),
+        }
+    }
+    Err(Error::RequestInProgress)
+}
+
+/// Drops the floors that hide nothing above this version: all beneath is removed.
+async fn drop_floors(store: &Handle, space: &Space, version: u64) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        let (_, mut floors) = floors(store, space).await?;
+        let unchanged = floors.unchanged();
+        if floors.is_empty() {
+            return Ok(());
+        }
+        floors.drop_through(version);
+        let batch = Batch {
+            // Snapshots shrink with it.
+            step: Some(Step::Epoch),
+            ..Batch::of([Write::put(Floors::key(), floors.encode()?).when(unchanged)])
+        };
+        match store.commit(space, batch).await? {
+            Commit::Refused(Refusal::Conflict { .. }) => {}
+            Commit::Applied(_) | Commit::Refused(_) => return Ok(()),
+        }
+    }
+    Err(Error::RequestInProgress)
+}
