@@ -4,6 +4,7 @@
 
 mod closed;
 mod commands;
+mod encryption;
 mod export;
 mod metering;
 mod serving;
