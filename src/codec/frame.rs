@@ -267,34 +267,37 @@ impl Frame {
                 if check(fields, rest) != head.check {
                     return Err(corrupt("its checksum does not match"));
                 }
-                frame.slice(HEAD_BYTES + usize::from(head.attributes_bytes)..)
+                None
             }
             (Some(id), Some(keyring)) => {
                 let key = keyring.opening(id)?;
-                let bound = place.bound(fields, attributes);
-                let payload = key.open(&bound, payload);
-                payload
-                    .ok_or_else(|| corrupt("it was changed, or sealed for another place"))?
-                    .into()
+                let opened = key.open(&place.bound(fields, attributes), payload);
+                let opened = opened.ok_or_else(|| {
+                    corrupt("it was changed, or sealed for another place or by another key")
+                })?;
+                Some(opened)
             }
             (Some(_), None) => return Err(corrupt("it is sealed, and its tenant has no key")),
             (None, Some(_)) => return Err(corrupt("it is not sealed, as all of its tenant are")),
         };
-        let size = head.size_bytes as usize;
-        let stored_bytes = opened.len() as u64;
+        let payload = opened.as_deref().unwrap_or(payload);
+        let (size, stored_bytes) = (head.size_bytes as usize, payload.len() as u64);
         let value = if head.compressed {
             if size > limit {
                 return Err(corrupt(format!(
                     "it declares {size} bytes, at most {limit} are opened"
                 )));
             }
-            compress::expand(&opened, size).map_err(corrupt)?.into()
-        } else if opened.len() == size {
-            opened
+            compress::expand(payload, size).map_err(corrupt)?.into()
+        } else if payload.len() == size {
+            match opened {
+                Some(opened) => opened.into(),
+                None => frame.slice(HEAD_BYTES + usize::from(head.attributes_bytes)..),
+            }
         } else {
             return Err(corrupt(format!(
                 "it declares {size} bytes and holds {}",
-                opened.len()
+                payload.len()
             )));
         };
         let (content_type, tags) = read_attributes(attributes)?;

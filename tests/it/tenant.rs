@@ -3,6 +3,7 @@
 mod admission;
 mod billing;
 pub mod cut;
+mod data_key;
 mod keys;
 mod lifecycle;
 mod listing;
