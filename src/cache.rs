@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub use entry::{Condition, Consistency, Entry, Freshness, Set, Touched, Written};
 pub use flush::Flushed;
 pub use list::{KeyInfo, Listing, Range};
-pub use rules::{DEFAULT_NAMESPACE, MAX_KEY_BYTES};
+pub use rules::{DEFAULT_NAMESPACE, MAX_KEY_BYTES, stats_namespace};
 pub use snapshot::Snapshots;
 pub use sweep::Sweeper;
 pub use warm::{Failed, NewEntry, Part, Warmed};

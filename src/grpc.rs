@@ -16,7 +16,10 @@ mod state;
 pub mod status;
 mod tenant;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
@@ -50,6 +53,8 @@ pub struct Context {
     pub caller: Caller,
     /// The call's id, taken from `x-request-id` or made.
     pub request_id: Arc<str>,
+    /// When the call came.
+    pub began: Instant,
     /// The tenant the call turned out to be about, where that is audited.
     pub(crate) subject: Option<Arc<OnceLock<String>>>,
     /// What its answer tells of limits, once it was admitted.
@@ -64,6 +69,7 @@ impl Context {
             let context = Self {
                 caller: Caller::Admin,
                 request_id: "".into(),
+                began: Instant::now(),
                 subject: None,
                 notes: OnceLock::new(),
             };

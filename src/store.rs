@@ -57,10 +57,12 @@ pub mod embedded;
 pub mod redis;
 
 mod batch;
+mod health;
 mod meter;
 mod misuse;
 mod observed;
 mod space;
+mod usage;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -72,12 +74,14 @@ pub use batch::{
     Action, Applied, Batch, Check, Commit, Expiry, Limits, MAX_NOTE_BYTES, Metric, Mode, Outcome,
     Refusal, Step, Write,
 };
+pub use health::{Gauges, Health};
 pub use meter::{
     Add, Count, Lease, Leased, MAX_COUNT, Metered, Meters, Once, Opening, Reading, Row, Settle,
     Stamp, Tallied, Tally, Unit, slot_ms,
 };
 pub use observed::{Calls, Counters, Elapsed, Observed, deadline, with_deadline};
 pub use space::{Incarnation, Key, METER_SPACES, Space, Table, View};
+pub use usage::{Audit, HEAD_BYTES, MAX_EXPIRE_MS, Usage, bucket_ms, charge};
 pub use watch::{STALENESS, Vouch, Watch, Watched, Watcher};
 
 /// A store as the rest of the service holds it.
@@ -161,6 +165,10 @@ pub trait Store: Send + Sync + 'static {
     /// Asks the store whether it is well. Bounded by a second.
     async fn ping(&self) -> Result<Health>;
 
+    /// What the store says of itself, summed over its primaries; counts as a ping.
+    /// Bounded by a second.
+    async fn gauges(&self) -> Result<Gauges>;
+
     /// The store's clock, in milliseconds since 1970, without a round trip: exact
     /// to about a round trip's half. Before the first contact it is the machine's.
     fn now_ms(&self) -> u64;
@@ -191,35 +199,6 @@ pub struct Read {
     pub view: View,
     /// One for each key, in order.
     pub records: Vec<Option<Record>>,
-}
-
-/// What a space counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Metered records.
-    pub entries: u64,
-    /// Their bytes, each counted as [`charge`].
-    pub bytes: u64,
-    /// Bytes of flushed generations that still await reclaim, at most.
-    pub orphaned_bytes: u64,
-    /// Whether the figures are exact: false while the store may evict on its own.
-    pub exact: bool,
-}
-
-/// What the counters say, and what the records say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Audit {
-    /// By the counters.
-    pub counted: Usage,
-    /// By the records; its `orphaned_bytes` are those found of other generations.
-    pub found: Usage,
-}
-
-impl Audit {
-    /// Whether entries and bytes agree.
-    pub fn agrees(&self) -> bool {
-        (self.counted.entries, self.counted.bytes) == (self.found.entries, self.found.bytes)
-    }
 }
 
 /// Asks for a page of a table.
@@ -334,17 +313,6 @@ pub struct Noted {
     pub note: Bytes,
 }
 
-/// How the store is.
-#[derive(Clone, Debug)]
-pub struct Health {
-    /// Round trip, in microseconds.
-    pub latency_us: u64,
-    /// Whether usage is exact: false while the store may evict on its own.
-    pub exact: bool,
-    /// What it is, such as `redis 7.0.15`.
-    pub version: String,
-}
-
 /// A fault of the store. What a refusal is, is no fault.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -369,25 +337,6 @@ pub enum Error {
     Misuse(String),
 }
 
-/// Bytes of header each record carries in the store.
-pub const HEAD_BYTES: u64 = 20;
-
-/// What a record of this path and value counts: both, and its header.
-pub fn charge(path: &[u8], value_bytes: usize) -> u64 {
-    HEAD_BYTES + path.len() as u64 + value_bytes as u64
-}
-
-/// The width of the bucket that an expiry so far away, lingering included, is
-/// rounded up in: 50 ms below a minute, 1 s below an hour, 15 s above. A record
-/// counts until the end of its bucket.
-pub const fn bucket_ms(ttl_ms: u64) -> u64 {
-    match ttl_ms {
-        0..60_000 => 50,
-        60_000..3_600_000 => 1_000,
-        _ => 15_000,
-    }
-}
-
 /// How long the log of a space is kept after its last note.
 pub const LOG_KEPT: Duration = Duration::from_secs(60 * 60);
 
@@ -396,7 +345,3 @@ const LOG_BYTES: usize = 8 << 20;
 
 /// Notes of a space's log; beyond it the oldest go.
 const LOG_NOTES: usize = 100_000;
-
-/// Expiries beyond this (the year 5138) are cut to it: 2^53 is far away, and so
-/// is every script's arithmetic.
-pub const MAX_EXPIRE_MS: u64 = 100_000_000_000_000;

@@ -35,6 +35,7 @@ pub mod record;
 mod replicas;
 mod rotation;
 mod rows;
+pub mod stats;
 mod tenancy;
 pub mod usage;
 

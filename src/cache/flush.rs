@@ -20,6 +20,7 @@ use crate::{
     tenant::{
         Tenancy,
         reclaim::{self, JobId, Work},
+        stats::{Deeds, EVERY},
     },
 };
 
@@ -66,8 +67,10 @@ impl Cache {
             .commit(tenancy, namespace, Mode::Each, !GROWS, bytes, delete)
             .await?;
         let existed = |outcome: &&Outcome| matches!(outcome, Outcome::Done { existed: true, .. });
+        let invalidated = applied.outcomes.iter().filter(existed).count() as u64;
+        tenancy.count_written(namespace, &invalidates(invalidated));
         Ok(Flushed {
-            invalidated: applied.outcomes.iter().filter(existed).count() as u64,
+            invalidated,
             generation: applied.view.generation,
         })
     }
@@ -157,6 +160,8 @@ impl Cache {
                 Commit::Applied(applied) => {
                     floors.settle(version(&applied)?);
                     self.keep(tenancy, applied.view, floors.into());
+                    // Its entries are counted as they are reclaimed.
+                    tenancy.count_written(namespace, &invalidates(0));
                     return Ok(Flushed {
                         invalidated: 0,
                         generation: applied.view.generation,
@@ -209,6 +214,7 @@ impl Cache {
                     let mut floors = Floors::default();
                     floors.settle(version(&applied)?);
                     self.keep(tenancy, applied.view, floors.into());
+                    tenancy.count_written(EVERY, &invalidates(applied.usage.entries));
                     return Ok(Flushed {
                         invalidated: applied.usage.entries,
                         generation: applied.view.generation,
@@ -238,6 +244,14 @@ fn version(applied: &Applied) -> Result<u64> {
     match applied.outcomes.first() {
         Some(Outcome::Done { version, .. }) => Ok(*version),
         _ => Err(Error::Internal("the store did not tell a version".into())),
+    }
+}
+
+/// Entries that were there and were invalidated.
+fn invalidates(invalidated: u64) -> Deeds {
+    Deeds {
+        invalidated,
+        ..Deeds::default()
     }
 }
 

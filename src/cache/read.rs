@@ -39,14 +39,15 @@ impl Cache {
         let record = seen.records.pop().flatten();
         let shown = Self::shown(&seen.snapshot, namespace, key, record);
         let entry = Self::open(tenancy, namespace, key, shown)?;
-        tenancy.account.meter.count(Counts {
+        let counts = Counts {
             operations: 1,
             hits: u64::from(entry.is_some()),
             misses: u64::from(entry.is_none()),
             bytes_in: key.len() as u64,
             bytes_out: entry.as_ref().map_or(0, |entry| entry.value.len() as u64),
             ..Counts::default()
-        });
+        };
+        tenancy.count_read(namespace, counts);
         Ok(entry)
     }
 
@@ -106,7 +107,7 @@ impl Cache {
             };
             results.push(result);
         }
-        tenancy.account.meter.count(counts(keys, &results));
+        tenancy.count_read(namespace, counts(keys, &results));
         Ok(results)
     }
 

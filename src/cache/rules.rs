@@ -6,7 +6,7 @@ use crate::{
     config,
     error::{Error, Result, Violations},
     store::{Check, Expiry},
-    tenant::Tenancy,
+    tenant::{Tenancy, stats::OTHER},
 };
 
 /// The namespace of requests that name none.
@@ -68,6 +68,23 @@ pub(super) fn only_namespace(asked: &str) -> Result<&str> {
     let mut violations = Violations::default();
     let namespace = namespace(asked, &mut violations);
     violations.check().map(|()| namespace)
+}
+
+/// The namespace whose statistics are asked for; `None` means all of the tenant's,
+/// and of the fleet there is no other.
+///
+/// # Errors
+/// [`Error::Invalid`] with what is allowed.
+pub fn stats_namespace(asked: &str, of_fleet: bool) -> Result<Option<&str>> {
+    match asked {
+        "" => Ok(None),
+        _ if of_fleet => {
+            let allowed = "must be empty where no tenant is named";
+            Err(Error::invalid("namespace", allowed))
+        }
+        OTHER => Ok(Some(OTHER)),
+        asked => only_namespace(asked).map(Some),
+    }
 }
 
 /// The namespace and the key that a request means, within the caller's reach.

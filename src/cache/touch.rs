@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::{Result, Violations},
     store::{Action, Check, Key, Mode, Outcome, Write},
-    tenant::Tenancy,
+    tenant::{Tenancy, stats::Deeds},
 };
 
 impl Cache {
@@ -45,10 +45,13 @@ impl Cache {
         match only(applied)? {
             Outcome::Done {
                 existed, expire_ms, ..
-            } => Ok(Touched {
-                found: existed,
-                expire_ms: expire_ms.filter(|_| existed),
-            }),
+            } => {
+                tenancy.count_written(namespace, &Deeds::default());
+                Ok(Touched {
+                    found: existed,
+                    expire_ms: expire_ms.filter(|_| existed),
+                })
+            }
             Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
         }
     }

@@ -11,8 +11,10 @@ use super::{
 use crate::{
     codec::frame,
     error::{Error, Result, Violations},
-    store::{Applied, Batch, Check, Commit, Key, Limits, Metered, Mode, Outcome, Refusal, Write},
-    tenant::{Counts, Tenancy},
+    store::{
+        Applied, Batch, Check, Commit, Key, Limits, Metered, Mode, Outcome, Refusal, Write, charge,
+    },
+    tenant::{Counts, Tenancy, stats::Deeds},
 };
 
 impl Cache {
@@ -27,17 +29,19 @@ impl Cache {
         let allowed = rules::set(set, At::Request, tenancy, &self.settings, violations)?;
         tenancy.reach_key(namespace, set.key)?;
 
-        let mut stored_bytes = 0;
+        let mut deeds = Deeds::default();
         let put = || {
-            let (write, bytes) = self.put(tenancy, namespace, set, &allowed)?;
-            stored_bytes = bytes;
+            let (write, done) = self.put(tenancy, namespace, set, &allowed)?;
+            deeds = done;
             Ok(vec![write])
         };
         let bytes = carried(set);
         let applied = self
             .commit(tenancy, namespace, Mode::Whole, GROWS, bytes, put)
             .await?;
-        written(tenancy, only(applied)?, stored_bytes)
+        let written = written(tenancy, only(applied)?, deeds.packed_bytes)?;
+        tenancy.count_written(namespace, &deeds);
+        Ok(written)
     }
 
     /// Writes entries in order, each on its own; one result each, in order.
@@ -75,15 +79,15 @@ impl Cache {
         checked: Vec<Result<rules::Allowed>>,
         operations: u64,
     ) -> Result<Vec<Result<Written>>> {
-        let mut stored_bytes = Vec::with_capacity(sets.len());
+        let mut puts = Vec::with_capacity(sets.len());
         let put = || {
-            stored_bytes.clear();
+            puts.clear();
             let mut writes = Vec::with_capacity(sets.len());
             for (set, allowed) in sets.iter().zip(&checked) {
                 if let Ok(allowed) = allowed {
-                    let (write, bytes) = self.put(tenancy, namespace, set, allowed)?;
+                    let (write, done) = self.put(tenancy, namespace, set, allowed)?;
                     writes.push(write);
-                    stored_bytes.push(bytes);
+                    puts.push(done);
                 }
             }
             Ok(writes)
@@ -93,13 +97,18 @@ impl Cache {
         let outcomes = self
             .commit_each(tenancy, namespace, items, GROWS, put)
             .await?;
-        let mut done = outcomes.into_iter().zip(stored_bytes);
+        let mut done = outcomes.into_iter().zip(puts);
+        let mut deeds = Deeds::default();
         let result = |allowed: Result<_>| {
             allowed?;
-            let (outcome, bytes) = done.next().ok_or_else(short)?;
-            written(tenancy, outcome, bytes)
+            let (outcome, put) = done.next().ok_or_else(short)?;
+            let written = written(tenancy, outcome, put.packed_bytes)?;
+            deeds += put;
+            Ok(written)
         };
-        Ok(checked.into_iter().map(result).collect())
+        let results = checked.into_iter().map(result).collect();
+        tenancy.count_written(namespace, &deeds);
+        Ok(results)
     }
 
     /// Removes an entry, if `if_version` is 0 or its version; whether there was
@@ -130,7 +139,10 @@ impl Cache {
             .await?;
         match deleted {
             Ok(applied) => match only(applied)? {
-                Outcome::Done { existed, .. } => Ok(existed),
+                Outcome::Done { existed, .. } => {
+                    tenancy.count_written(namespace, &deletes(existed.into()));
+                    Ok(existed)
+                }
                 Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
             },
             // What is to be removed is not there, whatever version was meant: an
@@ -141,6 +153,7 @@ impl Cache {
                     bytes_in: bytes,
                     ..Counts::default()
                 });
+                tenancy.count_written(namespace, &deletes(0));
                 Ok(false)
             }
             Err(refusal) => Err(refused(tenancy, &refusal)),
@@ -180,23 +193,30 @@ impl Cache {
             .commit_each(tenancy, namespace, items, !GROWS, delete)
             .await?;
         let mut outcomes = outcomes.into_iter();
+        let mut deleted = 0;
         let result = |allowed: Result<()>| {
             allowed?;
             match outcomes.next().ok_or_else(short)? {
-                Outcome::Done { existed, .. } => Ok(existed),
+                Outcome::Done { existed, .. } => {
+                    deleted += u64::from(existed);
+                    Ok(existed)
+                }
                 Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
             }
         };
-        Ok(checked.into_iter().map(result).collect())
+        let results = checked.into_iter().map(result).collect();
+        tenancy.count_written(namespace, &deletes(deleted));
+        Ok(results)
     }
 
+    /// The write of an entry, and what it does once it is applied.
     fn put(
         &self,
         tenancy: &Tenancy,
         namespace: &str,
         set: &Set<'_>,
         allowed: &rules::Allowed,
-    ) -> Result<(Write, u64)> {
+    ) -> Result<(Write, Deeds)> {
         let entry = frame::Entry {
             value: set.value,
             content_type: set.content_type,
@@ -205,10 +225,18 @@ impl Cache {
         };
         let place = tenancy.place(namespace, set.key);
         let encoded = entry.encode(&self.settings.compression, &place)?;
-        let write = Write::put(Key::entry(namespace, set.key), encoded.bytes)
+        let key = Key::entry(namespace, set.key);
+        let deeds = Deeds {
+            sets: 1,
+            value_bytes: set.value.len() as u64,
+            packed_bytes: encoded.stored_bytes,
+            charged_bytes: charge(&key.path, encoded.bytes.len()),
+            ..Deeds::default()
+        };
+        let write = Write::put(key, encoded.bytes)
             .when(allowed.check)
             .expiring(allowed.expiry);
-        Ok((write, encoded.stored_bytes))
+        Ok((write, deeds))
     }
 
     /// Commits those writes of a batch that passed their checks, each beside the
@@ -329,6 +357,14 @@ pub(super) fn operation(bytes: u64) -> Metered {
     Metered {
         operations: 1,
         bytes,
+    }
+}
+
+/// Entries that were there and were deleted.
+fn deletes(deletes: u64) -> Deeds {
+    Deeds {
+        deletes,
+        ..Deeds::default()
     }
 }
 

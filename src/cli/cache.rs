@@ -1,5 +1,6 @@
 //! `cache`: the entries of a tenant. It knows nothing of how they are kept.
 
+mod stats;
 mod warm;
 
 use std::{
@@ -56,6 +57,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
         limit: usize,
     },
+    /// Show what the tenant's cache, or one namespace of it, holds and did.
+    Stats(stats::Stats),
     /// Store entries and pull keys near, from a file of lines.
     #[command(after_help = warm::HELP)]
     Warm(warm::Warm),
@@ -155,6 +158,7 @@ impl Command {
                     .to_owned()
                 })
             }
+            Self::Stats(stats) => stats.run(global, &client).await,
             Self::List { prefix, limit } => list(global, &client, prefix, limit).await,
             Self::Warm(warm) => warm.run(global, &client).await,
             Self::Flush { whole_tenant, .. } => {

@@ -2,13 +2,17 @@
 //! enums by their names. It does not know which command shows them.
 
 mod metering;
+mod stats;
 
 use std::collections::{BTreeMap, HashMap};
 
 use prost_types::{Struct, Timestamp, value::Kind};
 use serde_json::{Map, Number, Value, json};
 
-pub(super) use self::metering::{quota_mode, quota_usage, statement, usage, usage_point};
+pub(super) use self::{
+    metering::{quota_mode, quota_usage, statement, usage, usage_point},
+    stats::{cache_stats, store_stats},
+};
 use crate::proto::v1::{
     ApiKey, CacheEntry, DataKey, KeyInfo, PurgeReport, Quotas, SuspensionMode, Tenant, TenantState,
 };

@@ -1,11 +1,21 @@
-//! A series of values as a line of blocks, one row high. It does not know what
-//! the values are.
+//! A series of values as a line of blocks, one row high, and a part of a whole as
+//! a bar. It does not know what the values are.
 
-use std::env;
+use std::{
+    env,
+    io::{self, IsTerminal},
+};
 
 /// Levels from the least to the most.
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const ASCII: [char; 8] = ['.', ':', '-', '=', '+', '*', '#', '@'];
+
+/// The full and the empty cells of a bar.
+const BAR: [char; 2] = ['█', '░'];
+const ASCII_BAR: [char; 2] = ['#', '.'];
+
+/// What goes before and after a bar on a terminal that shows colours: green.
+const COLOUR: [&str; 2] = ["\u{1b}[32m", "\u{1b}[0m"];
 
 /// The width where there is no terminal.
 const WIDTH: usize = 80;
@@ -15,21 +25,28 @@ const WIDTH: usize = 80;
 pub(super) struct Canvas {
     width: usize,
     levels: [char; 8],
+    cells: [char; 2],
+    coloured: bool,
 }
 
 impl Canvas {
     /// What this process writes to: as wide as its terminal, and in ASCII where
-    /// the locale is not UTF-8 or the terminal is dumb.
+    /// the locale is not UTF-8 or the terminal is dumb. In colours only on a
+    /// terminal, and not where NO_COLOR is set.
     pub(super) fn of_process() -> Self {
         let width = terminal_size::terminal_size_of(std::io::stdout())
             .map_or(WIDTH, |(width, _)| usize::from(width.0).max(1));
+        let (levels, cells) = match unicode(|name| env::var(name).ok()) {
+            true => (BLOCKS, BAR),
+            false => (ASCII, ASCII_BAR),
+        };
+        let variable = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self {
             width,
-            levels: if unicode(|name| env::var(name).ok()) {
-                BLOCKS
-            } else {
-                ASCII
-            },
+            levels,
+            cells,
+            coloured: io::stdout().is_terminal() && !variable("NO_COLOR") && !dumb,
         }
     }
 
@@ -39,12 +56,33 @@ impl Canvas {
         Self {
             width,
             levels: ASCII,
+            cells: ASCII_BAR,
+            coloured: false,
         }
     }
 
     /// How many points share a column, so that so many fit.
     pub(super) fn share(&self, points: usize) -> usize {
         points.div_ceil(self.width).max(1)
+    }
+
+    /// A bar of so many cells, of which as many are full as the part is of the
+    /// whole: all only where it is the whole, and none only where it is nothing.
+    pub(super) fn bar(&self, part: i64, whole: i64, cells: usize) -> String {
+        let (part, whole) = (i128::from(part), i128::from(whole.max(1)));
+        let most = cells as i128;
+        let full = match part.saturating_mul(most) / whole {
+            0 if part > 0 => 1,
+            full => full.clamp(0, most),
+        };
+        let full = usize::try_from(full).unwrap_or(0);
+        let [filled, blank] = self.cells;
+        let (filled, blank) = (
+            filled.to_string().repeat(full),
+            blank.to_string().repeat(cells - full),
+        );
+        let [before, after] = if self.coloured { COLOUR } else { [""; 2] };
+        format!("{before}{filled}{after}{blank}")
     }
 
     /// One column a value, against this value as the most. What is not nothing is
@@ -91,6 +129,28 @@ mod tests {
         };
         let steps: Vec<_> = (1..=8).map(Some).collect();
         assert_eq!(blocks.line(&steps, 8), "▁▂▃▄▅▆▇█");
+    }
+
+    #[test]
+    fn a_bar_is_full_only_where_it_is_the_whole() {
+        let canvas = Canvas::ascii(80);
+        for (part, whole, bar) in [
+            (0, 0, "...."),
+            (0, 9, "...."),
+            (1, 1_000_000, "#..."),
+            (1, 2, "##.."),
+            (999_999, 1_000_000, "###."),
+            (9, 9, "####"),
+            (i64::MAX, i64::MAX, "####"),
+        ] {
+            assert_eq!(canvas.bar(part, whole, 4), bar, "{part} of {whole}");
+        }
+        let coloured = Canvas {
+            coloured: true,
+            cells: BAR,
+            ..canvas
+        };
+        assert_eq!(coloured.bar(1, 2, 2), "\u{1b}[32m█\u{1b}[0m░");
     }
 
     #[test]

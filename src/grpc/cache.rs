@@ -2,6 +2,7 @@
 //! messages. It does not know what may be asked for; the cache refuses.
 
 mod message;
+mod stats;
 mod warming;
 
 use std::sync::Arc;
@@ -44,10 +45,11 @@ impl CacheApi {
     }
 
     async fn admit(&self, context: &Context, tenant_id: &str, access: Access) -> Result<Tenancy> {
-        let tenancy = self
+        let mut tenancy = self
             .tenants
             .admit(&context.caller, tenant_id, access)
             .await?;
+        tenancy.began = Some(context.began);
         context.tell_of(&tenancy);
         self.tenants.admit_transfer(&tenancy).await?;
         self.tenants.charge(&tenancy).await?;
@@ -377,8 +379,8 @@ impl CacheService for CacheApi {
         &self,
         request: Request<GetCacheStatsRequest>,
     ) -> Answer<GetCacheStatsResponse> {
-        let (context, _) = Context::of(request)?;
-        context.answer(Err(Error::Internal("SCAFFOLD".into())))
+        let (context, request) = Context::of(request)?;
+        context.answer(self.stats(&context, &request).await)
     }
 
     async fn invalidate_cache(

@@ -152,16 +152,22 @@ impl Inside {
             Ok(timeout) => timeout,
             Err(error) => return call.refused(&error),
         };
+        let began = Instant::now();
         // Pinned here, so that what bounds it need not move it.
-        let work = pin!(self.admitted(request, call));
-        match within(timeout, work).await {
+        let work = pin!(self.admitted(request, began, call));
+        match within(began + timeout, work).await {
             Ok(response) => framework::repaired(response, self.max_message_bytes, &call.request_id),
             Err(error) => call.refused(&error),
         }
     }
 
     /// A call of one who may make it.
-    async fn admitted(&self, mut request: Request<Incoming>, call: &Call) -> Response<Body> {
+    async fn admitted(
+        &self,
+        mut request: Request<Incoming>,
+        began: Instant,
+        call: &Call,
+    ) -> Response<Body> {
         // Health and reflection are open to all, and look at no caller.
         if let Route::Rpc(method) = call.route {
             let caller = match self.auth.authenticate(request.headers(), method).await {
@@ -175,6 +181,7 @@ impl Inside {
             let context = Context {
                 caller: caller.clone(),
                 request_id: call.request_id.clone(),
+                began: began.into_std(),
                 subject: call.subject.clone(),
                 notes: OnceLock::new(),
             };
@@ -218,10 +225,10 @@ fn tenant_of(caller: &Caller) -> Option<&str> {
     }
 }
 
-/// What the work comes to in its time, and if it does not panic.
-async fn within<T>(timeout: Duration, work: impl Future<Output = T>) -> Result<T> {
+/// What the work comes to until then, and if it does not panic.
+async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T> {
     let work = AssertUnwindSafe(work).catch_unwind();
-    match store::with_deadline(Instant::now() + timeout, work).await {
+    match store::with_deadline(deadline, work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(panic)) => Err(Error::Internal(format!(
             "a handler panicked: {}",
@@ -248,11 +255,11 @@ mod tests {
 
     #[tokio::test]
     async fn work_ends_in_its_time_and_a_panic_is_an_error() {
-        let second = Duration::from_secs(1);
-        assert_eq!(within(second, async { 7 }).await, Ok(7));
-        let late = within(Duration::from_millis(1), std::future::pending::<()>()).await;
+        let after = |ms| Instant::now() + Duration::from_millis(ms);
+        assert_eq!(within(after(1000), async { 7 }).await, Ok(7));
+        let late = within(after(1), std::future::pending::<()>()).await;
         assert_eq!(late, Err(Error::DeadlineExceeded));
-        let panicked: Result<()> = within(second, async { panic!("of {}", 7) }).await;
+        let panicked: Result<()> = within(after(1000), async { panic!("of {}", 7) }).await;
         assert_eq!(
             panicked,
             Err(Error::Internal("a handler panicked: of 7".into()))

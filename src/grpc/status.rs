@@ -398,6 +398,7 @@ mod tests {
         Context {
             caller: Caller::Admin,
             request_id: "r-1".into(),
+            began: std::time::Instant::now(),
             subject: None,
             notes: std::sync::OnceLock::new(),
         }

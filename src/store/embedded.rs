@@ -23,7 +23,7 @@ mod work;
 mod writer;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -49,9 +49,9 @@ use self::{
     writer::Writer,
 };
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Meters, Notes, Page,
-    Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied, Tally, Unit,
-    Usage, misuse,
+    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Key, Lease, Leased, Meters,
+    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied,
+    Tally, Unit, Usage, misuse,
 };
 
 /// Requests that may wait for the writer.
@@ -77,6 +77,8 @@ struct Shared {
     logs: Logs,
     snapshot: ArcSwapOption<Snapshot>,
     queued_bytes: AtomicUsize,
+    /// The file; `None` in memory.
+    file: Option<PathBuf>,
     closed: AtomicBool,
 }
 
@@ -117,6 +119,7 @@ impl Embedded {
             logs: Logs::default(),
             snapshot: ArcSwapOption::from_pointee(snapshot),
             queued_bytes: AtomicUsize::new(0),
+            file: opening.file.clone(),
             closed: AtomicBool::new(false),
         });
         let (queue, requests) = sync_channel(QUEUE);
@@ -330,6 +333,11 @@ impl Store for Embedded {
             exact: true,
             version: "embedded (redb 4)".into(),
         })
+    }
+
+    async fn gauges(&self) -> Result<Gauges> {
+        let file = self.shared.file.as_deref();
+        self.look(|snapshot, _| snapshot.gauges(file)).await
     }
 
     fn now_ms(&self) -> u64 {

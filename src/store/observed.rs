@@ -15,9 +15,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters,
-    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied,
-    Tally, Unit, Usage, Watched,
+    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Key, Lease, Leased,
+    Meters, Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store,
+    Tallied, Tally, Unit, Usage, Watched,
 };
 
 /// A store that is watched. Several, one per core, may share their [`Counters`].
@@ -286,6 +286,11 @@ impl Store for Observed {
             self.store.ping(),
         )
         .await
+    }
+
+    async fn gauges(&self) -> Result<Gauges> {
+        let call = self.store.gauges();
+        watch("gauges", self.backend(), &self.counters.ping, ok, call).await
     }
 
     fn now_ms(&self) -> u64 {

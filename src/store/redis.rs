@@ -17,6 +17,7 @@ mod commit;
 mod connection;
 mod fault;
 mod feed;
+mod gauges;
 mod keys;
 mod lease;
 mod listing;
@@ -58,9 +59,9 @@ use self::{
     wire::{Answer, Basis, Way},
 };
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Health, Key, Lease, Leased, Meters, Notes, Page,
-    Position, Query, Read, Reclaim, Reclaimed, Refusal, Result, Row, Space, Store, Table, Tallied,
-    Tally, Unit, Usage, Watched, Watcher, misuse,
+    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Key, Lease, Leased, Meters,
+    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Refusal, Result, Row, Space, Store,
+    Table, Tallied, Tally, Unit, Usage, Watched, Watcher, misuse,
 };
 
 /// How Redis is reached.
@@ -320,6 +321,10 @@ impl Store for Redis {
             exact: self.shared.exact(),
             version: self.shared.version(),
         })
+    }
+
+    async fn gauges(&self) -> Result<Gauges> {
+        self.ask_gauges().await
     }
 
     fn now_ms(&self) -> u64 {

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{meter::Meter, quota::Warned, rate::Rates};
+use super::{meter::Meter, quota::Warned, rate::Rates, stats::Stats};
 use crate::store::{Incarnation, METER_SPACES, Space};
 
 /// Accounts below which none is looked for that can leave.
@@ -24,6 +24,8 @@ pub struct Account {
     pub incarnation: Incarnation,
     /// What its calls came to.
     pub meter: Meter,
+    /// What they did to its cache.
+    pub(super) stats: Stats,
     /// What it may draw of its rates.
     pub(super) rates: Rates,
     /// What it was warned of in the log.
@@ -105,6 +107,7 @@ impl Accounts {
         let account = Arc::new_cyclic(|account| Account {
             incarnation,
             meter: Meter::new(account.clone(), Arc::downgrade(&self.queue)),
+            stats: Stats::default(),
             rates: Rates::default(),
             warned: Warned::default(),
             segment: AtomicU32::new(0),

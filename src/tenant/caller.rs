@@ -39,6 +39,19 @@ impl Grant {
     pub fn is_confined(&self) -> bool {
         !self.namespaces.is_empty() || !self.key_prefixes.is_empty()
     }
+
+    /// Whether the key reaches into this namespace, if only to some of its keys.
+    ///
+    /// # Errors
+    /// [`Error::ScopeMissing`] naming the namespace.
+    pub fn reach_namespace(&self, namespace: &str) -> Result<()> {
+        if self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == namespace) {
+            return Ok(());
+        }
+        Err(Error::ScopeMissing {
+            scope: format!("namespace {namespace}").into(),
+        })
+    }
 }
 
 impl Caller {

@@ -14,6 +14,10 @@
 //! most a second after the call, unless a flush asks sooner. They are added to
 //! that minute's rows also where the store is away for long. Only counts of a
 //! billing period that was closed meanwhile go to the present one.
+//!
+//! What the caches did goes in the same tallies; latencies among it every
+//! [`LATENCIES_EVERY_MS`], or when somebody asks for them, since they have many
+//! counters and no bill depends on them.
 
 mod waiting;
 
@@ -39,8 +43,20 @@ use crate::{
 /// How often what was counted is flushed.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How often latencies are flushed.
+const LATENCIES_EVERY_MS: u64 = 10_000;
+
 /// How soon a drain tries again.
 const AGAIN: Duration = Duration::from_millis(50);
+
+/// What a flush sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// Counts, and latencies where they are due.
+    Due,
+    /// Counts and latencies.
+    All,
+}
 
 /// What has left the meters of this replica, and is not known to be in the store.
 #[derive(Debug, Default)]
@@ -52,7 +68,13 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Sends what the accounts of a meter space counted, and what waits for it.
-    async fn flush(&self, space: usize, accounts: &Accounts, store: &Handle) -> store::Result<()> {
+    async fn flush(
+        &self,
+        space: usize,
+        accounts: &Accounts,
+        what: What,
+        store: &Handle,
+    ) -> store::Result<()> {
         let Some(waiting) = self.spaces.get(space) else {
             return Ok(());
         };
@@ -63,7 +85,7 @@ impl Outbox {
                 accounts.put_back(account);
             }
         }
-        waiting.send(space, accounts.replica(), store).await
+        waiting.send(space, accounts.replica(), what, store).await
     }
 
     /// The same for one account, queued or not.
@@ -71,6 +93,7 @@ impl Outbox {
         &self,
         account: &Arc<Account>,
         replica: &Bytes,
+        what: What,
         store: &Handle,
     ) -> store::Result<()> {
         let space = Space::meters_number(account.incarnation);
@@ -80,7 +103,7 @@ impl Outbox {
         let mut waiting = waiting.lock().await;
         // Where there is no room, it is still queued.
         waiting.take(account, store.now_ms());
-        waiting.send(space, replica, store).await
+        waiting.send(space, replica, what, store).await
     }
 
     /// Tells of a failure once, and once that it is over.
@@ -116,8 +139,18 @@ impl Tenants {
     /// # Errors
     /// Those of the store; what could not be flushed waits.
     pub async fn flush_meters(&self) -> Result<()> {
+        self.flush(What::Due).await
+    }
+
+    /// The same with all latencies.
+    pub(super) async fn flush_all(&self) -> Result<()> {
+        self.flush(What::All).await
+    }
+
+    async fn flush(&self, what: What) -> Result<()> {
         let (outbox, accounts) = (&self.directory.outbox, &self.directory.accounts);
-        let spaces = (0..METER_SPACES).map(|space| outbox.flush(space, accounts, &self.store));
+        let spaces =
+            (0..METER_SPACES).map(|space| outbox.flush(space, accounts, what, &self.store));
         let results = join_all(spaces).await;
         let result = results.into_iter().collect::<store::Result<()>>();
         outbox.note(&result);
@@ -126,7 +159,7 @@ impl Tenants {
 
     /// The same at the end of this replica, again and again until it succeeds.
     pub async fn flush_last_meters(&self) {
-        while self.flush_meters().await.is_err() {
+        while self.flush_all().await.is_err() {
             tokio::time::sleep(AGAIN).await;
         }
     }
@@ -136,9 +169,18 @@ impl Tenants {
     /// # Errors
     /// Those of the store; what could not be flushed waits.
     pub(super) async fn flush_account(&self, account: &Arc<Account>) -> Result<()> {
+        self.flush_one(account, What::Due).await
+    }
+
+    /// The same with its latencies, and those that wait beside them.
+    pub(super) async fn flush_account_all(&self, account: &Arc<Account>) -> Result<()> {
+        self.flush_one(account, What::All).await
+    }
+
+    async fn flush_one(&self, account: &Arc<Account>, what: What) -> Result<()> {
         let (outbox, accounts) = (&self.directory.outbox, &self.directory.accounts);
         let result = outbox
-            .flush_account(account, accounts.replica(), &self.store)
+            .flush_account(account, accounts.replica(), what, &self.store)
             .await;
         Ok(result?)
     }

@@ -58,6 +58,11 @@ static STRIPES: LazyLock<usize> = LazyLock::new(|| {
     cores.next_power_of_two().min(MAX_STRIPES)
 });
 
+/// As many stripes as all accounts have.
+pub(super) fn stripes() -> usize {
+    *STRIPES
+}
+
 /// The counts of the threads that share a stripe: one line of a cache.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -260,7 +265,7 @@ impl Meter {
     }
 
     /// Sees to it that the next flush looks at the account.
-    fn enqueue(&self) {
+    pub(super) fn enqueue(&self) {
         if self.queued.load(Ordering::SeqCst) || self.queued.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -312,7 +317,7 @@ impl Transfer {
 }
 
 /// The stripe of this thread, in any account: threads take turns.
-fn place() -> usize {
+pub(super) fn place() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static PLACE: Cell<usize> = const { Cell::new(usize::MAX) };

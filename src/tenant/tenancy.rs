@@ -4,6 +4,7 @@
 use std::{
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Instant,
 };
 
 use super::{Account, Grant, Quotas, data_key::Masters, level::Level, quota::Notes, rate, record};
@@ -32,6 +33,8 @@ pub struct Tenancy {
     pub confined: Option<Arc<Grant>>,
     /// What the call's answer will tell of limits.
     pub notes: Notes,
+    /// When the call came; `None` where nobody wants to know how long it takes.
+    pub began: Option<Instant>,
 }
 
 /// What all calls on a tenant's data have in common, until the tenant or its
@@ -118,6 +121,7 @@ impl Tenancy {
             terms,
             confined: None,
             notes,
+            began: None,
         }
     }
 
@@ -153,15 +157,8 @@ impl Tenancy {
     /// [`Error::ScopeMissing`] naming the namespace.
     pub fn reach_namespace(&self, namespace: &str) -> Result<()> {
         match &self.confined {
-            Some(grant)
-                if !grant.namespaces.is_empty()
-                    && !grant.namespaces.iter().any(|n| n == namespace) =>
-            {
-                Err(Error::ScopeMissing {
-                    scope: format!("namespace {namespace}").into(),
-                })
-            }
-            _ => Ok(()),
+            Some(grant) => grant.reach_namespace(namespace),
+            None => Ok(()),
         }
     }
 

@@ -109,10 +109,12 @@ impl<'a> Messages<'a> {
             let reads = Permission::Scope(Scope::CacheRead);
             self.context.caller.require(reads)?;
         }
-        let tenancy = self
+        let mut tenancy = self
             .api
             .admit(self.context, &self.tenant_id, Access::Write)
             .await?;
+        // How long a message takes is for the sender to decide.
+        tenancy.began = None;
         let first = self.tenancy.get_or_insert_with(|| tenancy.clone());
         if first.incarnation != tenancy.incarnation {
             // Created anew meanwhile: it is not the tenant that the caller meant.

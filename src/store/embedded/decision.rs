@@ -276,6 +276,9 @@ impl Attempt {
         {
             state.entries = state.entries.saturating_sub(1);
             state.bytes = state.bytes.saturating_sub(cost(known));
+            if !known.head.alive(self.now_ms) {
+                state.expired = state.expired.saturating_add(1);
+            }
         }
         if let Some(known) = &now
             && table.metered()

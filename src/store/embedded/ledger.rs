@@ -146,6 +146,7 @@ impl<'t> Ledger<'t> {
             record_move(&mut self.openings, prefix, state, state.bytes, ended_ms)?;
             state.entries = state.entries.saturating_sub(entries);
             state.bytes = state.bytes.saturating_sub(bytes);
+            state.expired = state.expired.saturating_add(entries);
         }
         state.watermark = now_ms - 1;
         let end = layout::bucket(prefix, state.generation, u64::MAX);

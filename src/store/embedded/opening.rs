@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use redb::{
@@ -47,6 +47,8 @@ pub(super) enum Disk {
 /// Where the database is, and how it is opened.
 pub(super) struct Opening {
     open: Open,
+    /// The file; `None` in memory.
+    pub(super) file: Option<PathBuf>,
 }
 
 /// A database that was opened.
@@ -60,7 +62,7 @@ pub(super) struct Opened {
 impl Opening {
     /// Opens it in any way.
     pub(super) fn by(open: Open) -> Self {
-        Self { open }
+        Self { open, file: None }
     }
 
     /// In memory; gone when it is closed.
@@ -81,7 +83,10 @@ impl Opening {
         File::open(folder)
             .and_then(|folder| folder.sync_all())
             .map_err(unusable)?;
-        Ok(Self::by(Box::new(move |disk| file(&path, disk))))
+        Ok(Self {
+            file: Some(path.clone()),
+            ..Self::by(Box::new(move |disk| file(&path, disk)))
+        })
     }
 
     /// Opens it for the first time in this process. `what` names it in errors.

@@ -1,15 +1,15 @@
 //! One moment of the store, to read from. It does not know how it came about,
 //! and cannot write.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use bytes::Bytes;
-use redb::{Database, ReadOnlyTable, ReadableDatabase};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata};
 
 use super::{
     super::{
-        Audit, Cursor, Key, Listed, Meters, Page, Query, Read, Record, Row, Space, Table, Unit,
-        Usage, charge,
+        Audit, Cursor, Gauges, Key, Listed, Meters, Page, Query, Read, Record, Row, Space, Table,
+        Unit, Usage, charge,
     },
     counts::Counts,
     fault::{Fault, Result},
@@ -47,14 +47,12 @@ impl Snapshot {
     /// Rows of records and of spaces.
     #[cfg(test)]
     pub(super) fn rows(&self) -> Result<(u64, u64)> {
-        use redb::ReadableTableMetadata;
         Ok((self.records.len()?, self.spaces.len()?))
     }
 
     /// Openings in the file.
     #[cfg(test)]
     pub(super) fn openings(&self) -> Result<u64> {
-        use redb::ReadableTableMetadata;
         Ok(self.openings.len()?)
     }
 
@@ -186,8 +184,19 @@ impl Snapshot {
             let (entries, bytes) = row?.1.value();
             usage.entries = usage.entries.saturating_sub(entries);
             usage.bytes = usage.bytes.saturating_sub(bytes);
+            usage.expired = usage.expired.saturating_add(entries);
         }
         Ok(usage)
+    }
+
+    /// What the store holds, in this file or in memory.
+    pub(super) fn gauges(&self, file: Option<&Path>) -> Result<Gauges> {
+        Ok(Gauges {
+            used_bytes: file.and_then(|file| Some(file.metadata().ok()?.len())),
+            records: Some(self.records.len()?),
+            evicted: Some(0),
+            ..Gauges::default()
+        })
     }
 
     /// The meters, as if the buckets that are due had been reaped.

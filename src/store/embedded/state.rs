@@ -35,15 +35,19 @@ pub(super) struct State {
     pub(super) due: u64,
     /// When the space was removed; 0 while it is there.
     pub(super) gone_ms: u64,
+    /// Metered records whose time was over.
+    pub(super) expired: u64,
     /// Its meters after the last move; at 0 where nothing ever moved them.
     pub(super) reading: Reading,
 }
 
-/// Words of a state that knew no meters.
-const UNMETERED_WORDS: usize = 11;
+/// Words of states that knew no meters, or not what expired.
+const FORMER_WORDS: [usize; 2] = [11, 16];
+/// Words of a state.
+const WORDS: usize = 17;
 
 impl State {
-    pub(super) fn encode(&self) -> [u8; 128] {
+    pub(super) fn encode(&self) -> [u8; WORDS * 8] {
         let (high, low) = halves(self.reading.byte_ms);
         encode([
             self.epoch,
@@ -62,12 +66,13 @@ impl State {
             low,
             self.reading.operations,
             self.reading.bytes,
+            self.expired,
         ])
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut whole = [0; 128];
-        if bytes.len() == UNMETERED_WORDS * 8 {
+        let mut whole = [0; WORDS * 8];
+        if FORMER_WORDS.contains(&(bytes.len() / 8)) && bytes.len() % 8 == 0 {
             whole.get_mut(..bytes.len())?.copy_from_slice(bytes);
         } else {
             whole = bytes.try_into().ok()?;
@@ -89,6 +94,7 @@ impl State {
             low,
             operations,
             carried,
+            expired,
         ] = decode(&whole)?;
         Some(Self {
             epoch,
@@ -102,6 +108,7 @@ impl State {
             orphans_watermark,
             due,
             gone_ms,
+            expired,
             reading: Reading {
                 at_ms,
                 byte_ms: whole_of(high, low),
@@ -123,6 +130,7 @@ impl State {
             entries: self.entries,
             bytes: self.bytes,
             orphaned_bytes: self.orphaned,
+            expired: self.expired,
             exact: true,
         }
     }
@@ -173,6 +181,7 @@ mod tests {
             epoch: 1,
             gone_ms: 11,
             bytes: 5,
+            expired: 15,
             reading: Reading {
                 at_ms: 12,
                 byte_ms: u128::MAX - 7,
@@ -183,10 +192,18 @@ mod tests {
         };
         assert_eq!(State::decode(&state.encode()), Some(state));
         assert_eq!(State::decode(b"short"), None);
-        let unmetered = State {
-            reading: Reading::default(),
+        let metered = State {
+            expired: 0,
             ..state
         };
+        assert_eq!(State::decode(&state.encode()[..128]), Some(metered));
+        let unmetered = State {
+            reading: Reading::default(),
+            ..metered
+        };
         assert_eq!(State::decode(&state.encode()[..88]), Some(unmetered));
+        for bytes in [87, 96, 120, 135] {
+            assert_eq!(State::decode(&state.encode()[..bytes]), None, "{bytes}");
+        }
     }
 }

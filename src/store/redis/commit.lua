@@ -77,6 +77,7 @@ if due > 0 then
           -- A server that evicts may have lost the state and kept the buckets.
           entries = entries > e and entries - e or 0
           bytes = bytes > b and bytes - b or 0
+          expired = expired + e
         end
       end
       call('ZREM', KEYS[2], unpack(ends))
@@ -87,8 +88,8 @@ if due > 0 then
     local first = call('ZRANGE', KEYS[2], 0, 0)
     due = first[1] and tonumber(first[1]) or 0
     unreaped = due > 0 and due < now
-    call('SET', KEYS[1], pack(STATE, 2, 0, ep, gen, seq, bytes, entries, orphaned, mark, due,
-      at, integral_high, integral_low, operations, carried_high, carried_low))
+    call('SET', KEYS[1], pack(STATE, 3, 0, ep, gen, seq, bytes, entries, orphaned, mark, due,
+      at, integral_high, integral_low, operations, carried_high, carried_low, expired))
     -- 'M': usage may turn out lower, and the meters would pass over buckets' ends;
     -- the caller reaps on and comes again.
     if unreaped and mode ~= 2 then return 'M' end
@@ -129,12 +130,12 @@ for i = 1, n do
   local key = KEYS[i + 4]
   local head = heads[key]
   local found, expire, stop, size = 0, 0, 0, 0
-  local counted = false
+  local counted, over = false, false
   if head ~= '' then
     found, expire, stop = unpack_bytes('>I7I6I6', head, 2)
     if expire > 0 then
       if not now then clock() end
-      if expire <= now then found = 0 end
+      if expire <= now then found, over = 0, true end
     end
     if keeps % 2 == 1 and found <= unpack_bytes('>I7', options, 25) then found = 0 end
     if metered == 1 then
@@ -195,6 +196,7 @@ for i = 1, n do
       local new_head = pack(HEAD, 1, new_version, expire, stop)
       heads[key], sizes[key] = new_head, length
       new_heads[i] = new_head
+      if over and counted then expired = expired + 1 end
       -- A text is cheaper than a number, which Redis writes with 17 digits in mind.
       if leaves > 0 then ends[i] = string.format('%d', leaves) end
       outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, new_version, expire)
@@ -202,7 +204,10 @@ for i = 1, n do
   elseif action == 3 then
     if found > 0 then changed = true end
     if head ~= '' then
-      if counted then count(stop, -1, -size) end
+      if counted then
+        count(stop, -1, -size)
+        if over then expired = expired + 1 end
+      end
       heads[key], new_heads[i] = '', ''
     end
     outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, 0, 0)
@@ -340,8 +345,8 @@ if step == 3 then
   call('UNLINK', KEYS[4])
 end
 
-local saved = pack(STATE, 2, step == 3 and 1 or 0, ep, gen, seq, bytes, entries, orphaned, mark,
-  due, at, integral_high, integral_low, operations, carried_high, carried_low)
+local saved = pack(STATE, 3, step == 3 and 1 or 0, ep, gen, seq, bytes, entries, orphaned, mark,
+  due, at, integral_high, integral_low, operations, carried_high, carried_low, expired)
 if step == 3 then
   call('SET', KEYS[1], saved, 'PX', 3600000)
 elseif dirty or step > 0 then

@@ -223,6 +223,17 @@ impl Link {
         state.map_or_else(Vec::new, |state| state.unique_primary_nodes())
     }
 
+    /// What sends a command to each primary: a slot of it, or of the only one any.
+    pub(super) fn one_each(&self) -> Vec<ClusterHash> {
+        let client = self.client.load();
+        if !client.is_clustered() {
+            return vec![ClusterHash::Random];
+        }
+        let state = client.cached_cluster_state();
+        let slots = state.map_or_else(Vec::new, |state| state.unique_hash_slots());
+        slots.into_iter().map(ClusterHash::Custom).collect()
+    }
+
     /// Lets go of the connection; within this time it is told to the server.
     pub(super) async fn close(&self, within: Duration) {
         self.health

@@ -85,8 +85,8 @@ if state then
     end
     at = now
   end
-  local saved = pack(STATE, 2, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
-    at, integral_high, integral_low, operations, carried_high, carried_low)
+  local saved = pack(STATE, 3, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
+    at, integral_high, integral_low, operations, carried_high, carried_low, expired)
   if gone then
     -- The mark of the removed space stays for an hour after the last visit.
     call('SET', KEYS[1], saved, 'PX', 3600000)

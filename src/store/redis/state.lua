@@ -10,17 +10,22 @@
 
 local call, KEYS, ARGV = redis.call, KEYS, ARGV
 local pack, unpack_bytes, byte = struct.pack, struct.unpack, string.byte
-local STATE = '>BBI6I6I7I7I6I7I6I6I6I6I6I7I2I6'
+local STATE = '>BBI6I6I7I7I6I7I6I6I6I6I6I7I2I6I6'
 
 local state = call('GET', KEYS[1])
 local removed, ep, gen, seq, bytes, entries, orphaned, mark, due = 0, 0, 0, 0, 0, 0, 0, 0, 0
 local at, integral_high, integral_low, operations, carried_high, carried_low = 0, 0, 0, 0, 0, 0
+local expired = 0
 if state then
   local format
-  if #state == 86 and byte(state) == 2 then
+  if #state == 92 and byte(state) == 3 then
+    format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
+      at, integral_high, integral_low, operations, carried_high, carried_low, expired =
+      unpack_bytes(STATE, state)
+  elseif #state == 86 and byte(state) == 2 then
     format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
       at, integral_high, integral_low, operations, carried_high, carried_low =
-      unpack_bytes(STATE, state)
+      unpack_bytes('>BBI6I6I7I7I6I7I6I6I6I6I6I7I2I6', state)
   elseif #state == 53 and byte(state) == 1 then
     format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due =
       unpack_bytes('>BBI6I6I7I7I6I7I6I6', state)

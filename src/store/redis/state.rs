@@ -6,11 +6,14 @@ use bytes::Buf;
 use super::fault;
 use crate::store::{Opening, Reading, Result, Usage, View};
 
-/// The format of states with meters, and of those before it without.
-const FORMAT: u8 = 2;
+/// The format of states, and of those before it: without what expired, and
+/// without meters.
+const FORMAT: u8 = 3;
+const METERED_FORMAT: u8 = 2;
 const FORMER_FORMAT: u8 = 1;
 const FORMER_BYTES: usize = 2 + 6 + 6 + 7 + 7 + 6 + 7 + 6 + 6;
-pub(super) const STATE_BYTES: usize = FORMER_BYTES + 6 + 6 + 6 + 7 + 8;
+const METERED_BYTES: usize = FORMER_BYTES + 6 + 6 + 6 + 7 + 8;
+pub(super) const STATE_BYTES: usize = METERED_BYTES + 6;
 /// A space's view and counters; one that was never written has none but zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
@@ -25,6 +28,8 @@ pub(super) struct State {
     pub(super) due_ms: u64,
     /// The meters after their last move; all 0 before the first.
     pub(super) last: Reading,
+    /// Metered records whose time was over.
+    pub(super) expired: u64,
 }
 
 impl State {
@@ -33,9 +38,10 @@ impl State {
         let Some(mut stored) = stored.filter(|stored| !stored.is_empty()) else {
             return Ok(Self::default());
         };
-        let metered = match (stored.get_u8(), stored.len() + 1) {
-            (FORMAT, STATE_BYTES..) => true,
-            (FORMER_FORMAT, FORMER_BYTES..) => false,
+        let (metered, expiring) = match (stored.get_u8(), stored.len() + 1) {
+            (FORMAT, STATE_BYTES..) => (true, true),
+            (METERED_FORMAT, METERED_BYTES..) => (true, false),
+            (FORMER_FORMAT, FORMER_BYTES..) => (false, false),
             _ => return Err(fault::corrupt("the state of a space is unreadable")),
         };
         let removed = stored.get_u8() != 0;
@@ -54,6 +60,7 @@ impl State {
         } else {
             Reading::default()
         };
+        let expired = if expiring { stored.get_uint(6) } else { 0 };
         Ok(Self {
             removed,
             view,
@@ -63,6 +70,7 @@ impl State {
             watermark_ms,
             due_ms,
             last,
+            expired,
         })
     }
 
@@ -77,6 +85,7 @@ impl State {
             entries: self.entries,
             bytes: self.bytes,
             orphaned_bytes: self.orphaned,
+            expired: self.expired,
             exact,
         }
     }
@@ -158,7 +167,12 @@ mod tests {
             (7, 1000, 3000)
         );
         assert_eq!((state.last, state.held_bytes()), (Reading::default(), 0));
-        for bad in [stored(1, &[])[..52].to_vec(), stored(2, &[0; 32]).to_vec()] {
+        for bad in [
+            stored(1, &[])[..52].to_vec(),
+            stored(2, &[0; 32]).to_vec(),
+            stored(3, &[0; 38]).to_vec(),
+            stored(4, &[0; 39]).to_vec(),
+        ] {
             assert!(matches!(State::read(Some(&bad)), Err(Error::Corrupt(_))));
         }
     }
@@ -178,6 +192,11 @@ mod tests {
             bytes: u64::MAX,
         };
         assert_eq!((state.last, state.held_bytes()), (last, 1000));
+        assert_eq!(state.expired, 0, "of a format that does not count them");
+        let mut expiring = meters.clone();
+        expiring.put_uint(8, 6);
+        let state = State::read(Some(&stored(3, &expiring))).unwrap();
+        assert_eq!((state.last, state.expired), (last, 8));
         let mut page = BytesMut::new();
         page.put_uint(60_000, 6);
         page.put_slice(&meters);

@@ -7,8 +7,10 @@ use bytes::Bytes;
 
 use crate::{
     store::{self, Add, Count, Handle, Incarnation, Space, Stamp, Tallied, Tally, Unit},
-    tenant::{Account, Counts, Period, meter::Taken, rows},
+    tenant::{Account, Counts, Period, meter::Taken, rows, stats::sheet::Sheets},
 };
+
+use super::{LATENCIES_EVERY_MS, What};
 
 /// Counts in one tally, as the port allows.
 const TALLY_COUNTS: usize = 256;
@@ -20,6 +22,9 @@ const PART_COUNTERS: usize = 60;
 /// is beyond stays in the tenants' meters, and comes to belong to a later minute.
 const MAX_WAITING: usize = 4096;
 
+/// Rows of statistics that may wait likewise.
+const MAX_SHEETS: usize = 16_384;
+
 /// What waits for one meter space.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
@@ -29,6 +34,12 @@ pub(super) struct Waiting {
     sent: Option<Sent>,
     /// The oldest goes first.
     parts: BTreeMap<Place, Part>,
+    /// What the caches did.
+    sheets: Sheets,
+    /// How long it took; goes when it is due.
+    latencies: Sheets,
+    /// When it goes.
+    latencies_due_ms: u64,
 }
 
 /// Where counts go: the start of the minute, the tenant, and its segment then.
@@ -39,6 +50,7 @@ type Place = (u64, Incarnation, u32);
 struct Sent {
     tally: Tally,
     parts: Vec<Part>,
+    sheets: Sheets,
 }
 
 /// What one tenant came to in one minute.
@@ -145,8 +157,10 @@ impl Waiting {
         &mut self,
         space: usize,
         replica: &Bytes,
+        what: What,
         store: &Handle,
     ) -> store::Result<()> {
+        self.ripen(what, store.now_ms());
         let mut source = replica.to_vec();
         source.extend(format!(":{space:02}").into_bytes());
         let source = Bytes::from(source);
@@ -156,6 +170,14 @@ impl Waiting {
             self.settle(answer, store.now_ms());
         }
         Ok(())
+    }
+
+    /// Lets latencies go that are due, or asked for.
+    fn ripen(&mut self, what: What, now_ms: u64) {
+        if what == What::All || self.latencies_due_ms <= now_ms {
+            self.sheets.merge(&mut self.latencies);
+            self.latencies_due_ms = now_ms.saturating_add(LATENCIES_EVERY_MS);
+        }
     }
 
     /// Takes what an account counted, as of now. Whether there was room for it.
@@ -175,6 +197,16 @@ impl Waiting {
                 counters: counters(taken),
             });
         }
+        if self.sheets.len() + self.latencies.len() < MAX_SHEETS {
+            // After the meter: what is counted from now on queues the account anew.
+            let incarnation = account.incarnation;
+            let (counters, latencies) = (&mut self.sheets, &mut self.latencies);
+            account
+                .stats
+                .take_sheets(incarnation, now_ms, counters, latencies);
+        } else {
+            account.meter.enqueue();
+        }
         true
     }
 
@@ -188,7 +220,7 @@ impl Waiting {
     /// The tally to be sent: the last one where its answer is not known, else one
     /// of what waits.
     fn next(&mut self, source: &Bytes, now_ms: u64) -> Option<Tally> {
-        if self.sent.is_none() && !self.parts.is_empty() {
+        if self.sent.is_none() && !(self.parts.is_empty() && self.sheets.is_empty()) {
             self.sent = Some(self.pack(source));
         }
         let sent = self.sent.as_mut()?;
@@ -214,6 +246,7 @@ impl Waiting {
                 ..Tally::default()
             },
             parts: Vec::new(),
+            sheets: Sheets::default(),
         };
         let mut room = TALLY_COUNTS;
         while let Some(mut entry) = self.parts.first_entry() {
@@ -233,6 +266,7 @@ impl Waiting {
             part.adds(&mut sent.tally);
             sent.parts.push(part);
         }
+        sent.sheets = self.sheets.pack(room, &mut sent.tally.adds);
         sent
     }
 
@@ -251,6 +285,7 @@ impl Waiting {
         for part in sent.parts {
             self.put(part);
         }
+        self.sheets.merge(&mut sent.sheets);
     }
 }
 
@@ -288,6 +323,15 @@ impl Sent {
             return;
         };
         let name = add.counts.get(count).map(|count| &count.name);
+        if let Some(counter) = name
+            && self.sheets.give_up(&add.row, counter)
+        {
+            tracing::error!(
+                ?counter,
+                "statistics not counted: the counter is at its end"
+            );
+            return;
+        }
         for part in &mut self.parts {
             let (incarnation, period) = (part.account.incarnation, part.period());
             if add.row == rows::transfer(incarnation, period) {
@@ -305,8 +349,13 @@ impl Sent {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::tenant::Accounts;
+    use crate::tenant::{
+        Accounts,
+        stats::{Deeds, Way},
+    };
 
     /// A minute before the end of a period.
     const LATE_MS: u64 = 1_796_083_140_000;
@@ -359,6 +408,64 @@ mod tests {
         assert_eq!(added(&next, "t:", "bytes"), 50);
         waiting.settle(Tallied::Added(Vec::new()), NEXT_MS);
         assert!(waiting.next(&source(), NEXT_MS).is_none());
+    }
+
+    #[test]
+    fn what_caches_did_goes_along_and_latencies_when_they_are_due() {
+        let (mut waiting, accounts) = (Waiting::default(), Accounts::default());
+        let account = accounts.of(Incarnation::random());
+        let hit = Deeds {
+            hits: 1,
+            ..Deeds::default()
+        };
+        let took = Some((Way::Read, Duration::from_millis(3)));
+        let mut send = |what, now_ms| {
+            account.stats.count("a", &hit, took);
+            count(&account, 1);
+            assert!(waiting.take(&account, now_ms));
+            waiting.ripen(what, now_ms);
+            let tally = waiting.next(&source(), now_ms).unwrap();
+            waiting.settle(Tallied::Added(Vec::new()), now_ms);
+            assert!(waiting.next(&source(), now_ms).is_none());
+            assert_eq!(added(&tally, "b:", "operations"), 1);
+            let calls = |row: &Bytes| row.starts_with(b"q:");
+            let calls = tally.adds.iter().filter(|add| calls(&add.row));
+            let calls = calls.flat_map(|add| &add.counts).map(|count| count.amount);
+            (added(&tally, "s", "hits"), calls.sum::<i64>())
+        };
+        // Of the fleet, the tenant, the namespace.
+        assert_eq!(send(What::Due, NEXT_MS), (3, 3));
+        assert_eq!(send(What::Due, NEXT_MS + 1), (3, 0));
+        assert_eq!(send(What::All, NEXT_MS + 2), (3, 6));
+        assert_eq!(send(What::Due, NEXT_MS + LATENCIES_EVERY_MS + 1), (3, 0));
+        assert_eq!(send(What::Due, NEXT_MS + LATENCIES_EVERY_MS + 2), (3, 6));
+    }
+
+    #[test]
+    fn statistics_that_wait_are_bounded_and_stay_with_their_tenant() {
+        let (mut waiting, accounts) = (Waiting::default(), Accounts::default());
+        let mut held = Vec::new();
+        let hit = Deeds {
+            hits: 1,
+            ..Deeds::default()
+        };
+        while waiting.sheets.len() < MAX_SHEETS {
+            let account = accounts.of(Incarnation::random());
+            for namespace in 0..32 {
+                account.stats.count(&format!("n{namespace}"), &hit, None);
+            }
+            assert!(waiting.take(&account, NEXT_MS));
+            held.push(account);
+        }
+        let beyond = accounts.of(Incarnation::random());
+        beyond.count("a", &hit);
+        let space = Space::meters_number(beyond.incarnation);
+        assert_eq!(accounts.take_queue(space).len(), 1);
+        assert!(waiting.take(&beyond, NEXT_MS));
+        assert_eq!(accounts.take_queue(space).len(), 1, "it comes again");
+        let mut hits = 0;
+        beyond.stats.take(|_, taken| hits += taken.deeds.hits);
+        assert_eq!(hits, 1);
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::sync::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters,
-    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied,
-    Tally, Unit, Usage,
+    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Key, Lease, Leased,
+    Meters, Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store,
+    Tallied, Tally, Unit, Usage,
 };
 use tokio::sync::watch;
 
@@ -128,6 +128,10 @@ impl Store for Recorder {
 
     async fn ping(&self) -> Result<Health> {
         self.store.ping().await
+    }
+
+    async fn gauges(&self) -> Result<Gauges> {
+        self.store.gauges().await
     }
 
     fn now_ms(&self) -> u64 {

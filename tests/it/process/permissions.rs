@@ -5,9 +5,9 @@ use riptide_persistence::{
     grpc::METHODS,
     proto::v1::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaRequest, DeleteRequest,
-        GetRequest, GetTenantBillingRequest, GetTenantRequest, GetTenantUsageRequest,
-        InvalidateCacheRequest, Keys, ListKeysRequest, RevokeApiKeyRequest, SetEntry, SetRequest,
-        TouchRequest, WhoAmIRequest, invalidate_cache_request::Target,
+        GetCacheStatsRequest, GetRequest, GetTenantBillingRequest, GetTenantRequest,
+        GetTenantUsageRequest, InvalidateCacheRequest, Keys, ListKeysRequest, RevokeApiKeyRequest,
+        SetEntry, SetRequest, TouchRequest, WhoAmIRequest, invalidate_cache_request::Target,
     },
 };
 use rstest::rstest;
@@ -168,6 +168,7 @@ async fn calls_on(clients: &Clients, tenant_id: &str) -> Vec<(&'static str, Stat
     call!(cache.batch_set(BatchSetRequest { entries: entries() }));
     call!(cache.batch_delete(BatchDeleteRequest { keys: vec![key()] }));
     let target = || Some(Target::Keys(Keys { keys: vec![key()] }));
+    call!(cache.get_cache_stats(GetCacheStatsRequest {}));
     call!(cache.invalidate_cache(InvalidateCacheRequest { target: target() }));
     refused
 }

@@ -4,11 +4,11 @@
 use riptide_persistence::{
     proto::v1::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaMode, CheckQuotaRequest,
-        CreateTenantRequest, CustomQuota, DeleteRequest, GetRequest, GetTenantRequest,
-        ListKeysRequest, ListTenantsRequest, Quotas, SetEntry, SetRequest, Tenant, TouchRequest,
-        UpdateTenantRequest,
+        CreateTenantRequest, CustomQuota, DeleteRequest, GetCacheStatsRequest, GetRequest,
+        GetTenantRequest, ListKeysRequest, ListTenantsRequest, Quotas, SetEntry, SetRequest,
+        Tenant, TouchRequest, UpdateTenantRequest,
     },
-    store::Calls,
+    store::{Calls, METER_SPACES},
 };
 use rstest::rstest;
 use tonic::Status;
@@ -21,6 +21,12 @@ const LIST: Calls = Calls { list: 1, ..NONE };
 const TALLY: Calls = Calls { tally: 1, ..NONE };
 const ROWS: Calls = Calls { rows: 1, ..NONE };
 const USAGE: Calls = Calls { usage: 1, ..NONE };
+const STATS: Calls = Calls {
+    read: 1,
+    rows: 1,
+    usage: 1,
+    ..NONE
+};
 const NONE: Calls = Calls {
     read: 0,
     commit: 0,
@@ -169,6 +175,28 @@ async fn an_rpc_costs_what_the_budget_allows(#[case] kind: Kind) {
     );
     assert_cost!(admin.tenant.check_quota, ROWS, check("seats", peek));
     assert_cost!(admin.tenant.check_quota, USAGE, check("memory_bytes", peek));
+
+    // The tenant, its rows, what it holds: however many namespaces and keys it has.
+    // What is still to be flushed goes with the first.
+    let stats = |tenant_id: &'static str, namespace: &'static str| {
+        move |_| GetCacheStatsRequest {
+            tenant_id: tenant_id.into(),
+            namespace: namespace.into(),
+        }
+    };
+    assert_cost!(tenant.cache.get_cache_stats, STATS, stats("", ""));
+    assert_cost!(admin.cache.get_cache_stats, STATS, stats("acme", ""));
+    let of_namespace = Calls { usage: 0, ..STATS };
+    assert_cost!(
+        admin.cache.get_cache_stats,
+        of_namespace,
+        stats("acme", "default")
+    );
+    let of_fleet = Calls {
+        rows: METER_SPACES as u64,
+        ..NONE
+    };
+    assert_cost!(admin.cache.get_cache_stats, of_fleet, stats("", ""));
 
     let create = |attempt| CreateTenantRequest {
         tenant_id: format!("tenant-{attempt}"),

@@ -3,6 +3,7 @@
 
 mod input;
 mod isolation;
+mod stats;
 mod warm;
 
 use riptide_persistence::proto::v1::{

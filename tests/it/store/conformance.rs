@@ -142,7 +142,10 @@ crate::store::on_every_backend!(cases, {
         usage_follows_each_write
         unmetered_tables_do_not_count
         counters_agree_after_random_operations
+        what_ended_is_counted_once
+        what_was_flushed_or_reclaimed_did_not_end
         the_store_is_well
+        the_store_tells_what_it_holds
         a_closed_store_says_so;
     tally:
         amounts_are_added_and_shown

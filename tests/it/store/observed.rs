@@ -6,7 +6,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
-    Audit, Batch, Calls, Changes, Check, Commit, Counters, Cursor, Elapsed, Handle, Health,
+    Audit, Batch, Calls, Changes, Check, Commit, Counters, Cursor, Elapsed, Gauges, Handle, Health,
     Incarnation, Key, Lease, Leased, Meters, Notes, Observed, Page, Position, Query, Read, Reclaim,
     Reclaimed, Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage, Write, deadline,
     embedded::Embedded, with_deadline,
@@ -64,6 +64,9 @@ impl Store for Stuck {
         pending().await
     }
     async fn ping(&self) -> Result<Health> {
+        pending().await
+    }
+    async fn gauges(&self) -> Result<Gauges> {
         pending().await
     }
     fn now_ms(&self) -> u64 {

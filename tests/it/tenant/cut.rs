@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Handle, Health, Key, Lease, Leased, Meters,
-    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied,
-    Tally, Unit, Usage,
+    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Key, Lease, Leased,
+    Meters, Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store,
+    Tallied, Tally, Unit, Usage,
 };
 
 /// Lets so many commits through; then the store is gone.
@@ -105,6 +105,10 @@ impl Store for Cut {
 
     async fn ping(&self) -> Result<Health> {
         self.alive()?.ping().await
+    }
+
+    async fn gauges(&self) -> Result<Gauges> {
+        self.alive()?.gauges().await
     }
 
     fn now_ms(&self) -> u64 {

@@ -5,7 +5,7 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
-use riptide_persistence::store::{Error, Mode, charge};
+use riptide_persistence::store::{Error, Mode, Reclaim, Step, charge};
 
 use super::*;
 
@@ -90,6 +90,114 @@ pub async fn counters_agree_after_random_operations(store: &Handle) {
     let usage = counted(store, &space).await;
     let applied = applied(store, &space, Batch::default()).await;
     assert_eq!((applied.usage.entries, applied.usage.bytes), usage);
+}
+
+fn lingering(key: Key, after_ms: u64, linger_ms: u64) -> Write {
+    Write::put(key, "v").expiring(Expiry::Lingering {
+        after_ms,
+        linger_ms,
+    })
+}
+
+/// When the last of its records ends.
+fn latest(applied: &Applied) -> u64 {
+    let ends = applied.outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Done { expire_ms, .. } => *expire_ms,
+        outcome => panic!("{outcome:?}"),
+    });
+    ends.max().unwrap()
+}
+
+pub async fn what_ended_is_counted_once(store: &Handle) {
+    let space = space();
+    let expired = async || store.usage(&space).await.unwrap().expired;
+    assert_eq!(expired().await, 0);
+    let names = ["left", "replaced", "removed", "renewed", "touched", "stays"];
+    // All but the first linger, so they are still there when they are written to again.
+    let lasting = |name: &&str| lingering(entry(name), 50, 4_000_000);
+    let first = applied(store, &space, Batch::of(names[1..5].iter().map(lasting))).await;
+    let second = applied(
+        store,
+        &space,
+        Batch::of([
+            ending(entry("left"), "v", 50),
+            Write::put(entry("stays"), "v"),
+            Write::put(key(Table::Control, "c"), "v").expiring(Expiry::AfterMs(50)),
+        ]),
+    )
+    .await;
+    wait_past(store, latest(&first).max(latest(&second))).await;
+    assert_eq!(expired().await, 1, "the one that left");
+    applied(
+        store,
+        &space,
+        Batch::of([
+            Write::put(entry("replaced"), "v"),
+            Write::delete(entry("removed")),
+            ending(entry("renewed"), "v", 600_000),
+            touch(entry("touched"), Expiry::Never),
+            Write::put(entry("left"), "v"),
+        ]),
+    )
+    .await;
+    // One that is over cannot be touched, and lingers on.
+    assert_eq!(expired().await, 4);
+    applied(
+        store,
+        &space,
+        Batch::of([
+            Write::put(entry("replaced"), "v"),
+            Write::delete(entry("renewed")),
+            Write::delete(entry("stays")),
+            Write::delete(entry("absent")),
+        ]),
+    )
+    .await;
+    let usage = store.usage(&space).await.unwrap();
+    assert_eq!((usage.expired, usage.entries), (4, 3));
+    assert_agrees(store, &space).await;
+}
+
+pub async fn what_was_flushed_or_reclaimed_did_not_end(store: &Handle) {
+    let space = space();
+    let over = ["a", "b"].map(|name| lingering(entry(name), 50, 4_000_000));
+    let first = applied(store, &space, Batch::of(over)).await;
+    wait_past(store, latest(&first)).await;
+    let below = Reclaim::Below {
+        prefix: "a".into(),
+        version: 1_000_000,
+    };
+    let mut after = None;
+    loop {
+        let reclaimed = store.reclaim(&space, below.clone(), after, 1000).await;
+        after = reclaimed.unwrap().next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(counted(store, &space).await.0, 1);
+    let flush = Batch {
+        step: Some(Step::Generation),
+        ..Batch::default()
+    };
+    applied(store, &space, flush).await;
+    applied(store, &space, Batch::of([Write::put(entry("b"), "v")])).await;
+    let usage = store.usage(&space).await.unwrap();
+    assert_eq!((usage.expired, usage.entries), (0, 1));
+}
+
+pub async fn the_store_tells_what_it_holds(store: &Handle) {
+    let before = store.gauges().await.unwrap().records.unwrap();
+    let names = (0..100).map(|n| Write::put(entry(format!("k{n}")), "v"));
+    applied(store, &space(), Batch::of(names)).await;
+    let gauges = store.gauges().await.unwrap();
+    assert!(gauges.records.unwrap() >= before + 100, "{gauges:?}");
+    assert_eq!(gauges.evicted, Some(0));
+    assert!(gauges.limit_bytes.is_none());
+    if store.backend() == "redis" {
+        assert!(gauges.used_bytes.unwrap() > 0 && gauges.expired.is_some());
+        assert!(gauges.operations_per_second.is_some());
+    }
 }
 
 pub async fn the_store_is_well(store: &Handle) {
