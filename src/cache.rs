@@ -9,13 +9,22 @@
 //! under the snapshot's generation and answers with the view it saw; a write
 //! names the view it relies on. Only where the space has moved on is the
 //! snapshot taken anew and the call repeated.
+//!
+//! # No round trip
+//!
+//! Entries that are asked for often are kept [near](Near). One is answered from
+//! there if the store vouches, at that moment, for what was read of it and for the
+//! snapshot that it is seen under.
 
 mod entry;
 mod floors;
 mod flush;
 mod hidden;
 mod list;
+mod memory;
+mod near;
 mod read;
+mod recall;
 mod refusal;
 mod rules;
 mod snapshot;
@@ -29,8 +38,10 @@ use std::sync::Arc;
 pub use entry::{Condition, Consistency, Entry, Freshness, Set, Touched, Written};
 pub use flush::Flushed;
 pub use list::{KeyInfo, Listing, Range};
+pub use memory::Memory;
+pub use near::{Hot, Near};
+pub use recall::Pulled;
 pub use rules::{DEFAULT_NAMESPACE, MAX_KEY_BYTES, stats_namespace};
-pub use snapshot::Snapshots;
 pub use sweep::Sweeper;
 pub use warm::{Failed, NewEntry, Part, Warmed};
 
@@ -42,20 +53,16 @@ use crate::{config, store};
 #[derive(Clone)]
 pub struct Cache {
     store: store::Handle,
-    snapshots: Arc<Snapshots>,
+    memory: Arc<Memory>,
     settings: Arc<config::Cache>,
 }
 
 impl Cache {
-    /// A cache in `store`. Cores share the snapshots; each has its own handle.
-    pub fn new(
-        store: store::Handle,
-        snapshots: Arc<Snapshots>,
-        settings: Arc<config::Cache>,
-    ) -> Self {
+    /// A cache in `store`. Cores share the memory; each has its own handle.
+    pub fn new(store: store::Handle, memory: Arc<Memory>, settings: Arc<config::Cache>) -> Self {
         Self {
             store,
-            snapshots,
+            memory,
             settings,
         }
     }

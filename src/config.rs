@@ -303,8 +303,22 @@ pub struct Cache {
     /// Bytes of a tag.
     #[serde(deserialize_with = "unit::number")]
     pub max_tag_bytes: usize,
+    /// Entries kept in this process.
+    pub near: Near,
     /// Compression of values.
     pub compression: Compression,
+}
+
+/// Entries kept in this process.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Near {
+    /// Whether any are.
+    #[serde(deserialize_with = "unit::switch")]
+    pub enabled: bool,
+    /// Bytes they may take, with what it takes to find them.
+    #[serde(deserialize_with = "unit::size")]
+    pub max_bytes: usize,
 }
 
 /// Compression of values.

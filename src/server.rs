@@ -20,10 +20,10 @@ use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 
 use self::{core::Core, listener::Cores, stores::Stores};
 use crate::{
-    cache::{Cache, Snapshots},
+    cache::{Cache, Memory},
     config::{self, Config, Loaded},
     grpc::{Health, InFlight, Info, Stage},
-    store::{self, Counters},
+    store::{self, Counters, Watcher},
     tenant::{Directory, Masters, Tenants},
 };
 
@@ -99,8 +99,8 @@ struct Parts {
     billing: Arc<ArcSwap<config::Billing>>,
     /// What wraps the data keys of encrypted tenants.
     masters: Arc<Masters>,
-    /// What is known of tenants' caches.
-    snapshots: Arc<Snapshots>,
+    /// What is remembered of tenants' caches.
+    memory: Arc<Memory>,
     cache: Arc<config::Cache>,
     /// Calls to the store on behalf of callers.
     counters: Arc<Counters>,
@@ -130,7 +130,7 @@ impl Parts {
 
     /// The cache, by way of this handle to its store.
     fn cache(&self, store: store::Handle) -> Cache {
-        Cache::new(store, self.snapshots.clone(), self.cache.clone())
+        Cache::new(store, self.memory.clone(), self.cache.clone())
     }
 }
 
@@ -146,7 +146,13 @@ impl Server {
         let listener = listener::bind("server.listen", server.listen, server).await?;
         let admin = listener::bind("server.admin_listen", server.admin_listen, server).await?;
         let admin_key = admin_key::obtain(&config)?;
-        let stores = Stores::open(&config)?;
+        let memory = Arc::new(Memory::new(&config.cache.near));
+        // Where nothing is kept, nobody needs to know.
+        let watcher: Option<Arc<dyn Watcher>> = match memory.near() {
+            Some(_) => Some(memory.clone()),
+            None => None,
+        };
+        let stores = Stores::open(&config, watcher)?;
         let masters = Masters::new(&config.encryption.keys());
         if let Some(writing) = masters.writing() {
             tracing::info!(writing, known = ?masters, "master keys read");
@@ -171,7 +177,7 @@ impl Server {
             directory: Arc::new(
                 Directory::new(config.auth.key_cache_ttl).remembering(config.auth.remembered_ttl),
             ),
-            snapshots: Arc::default(),
+            memory,
             cache: Arc::new(config.cache.clone()),
             plans: Arc::new(ArcSwap::from_pointee(config.tenant.clone())),
             billing: Arc::new(ArcSwap::from_pointee(config.billing.clone())),

@@ -37,7 +37,8 @@
 //!   the limit it is asked with, as far as holders keep to their leases.
 //! - What [`Store::read_watched`] saw is told of when it changes: whoever holds a
 //!   [`Vouch`] knows of every change that was acknowledged [`STALENESS`] ago.
-//!   Expiry is no change, and the view alone is not watched.
+//!   Expiry is no change, and the view alone is not watched: whoever takes a step
+//!   writes a record that those watch who must know of it.
 //! - A space has a log of the notes that its commits carry ([`Batch::note`]), each
 //!   appended in the same step as what it tells of, so that they stand in the order
 //!   of the commits. The log is kept for [`LOG_KEPT`] after its last note, within a

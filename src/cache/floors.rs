@@ -80,9 +80,14 @@ struct Marks {
 }
 
 impl Floors {
+    /// The name of the control record that keeps them. Whatever hides entries, or
+    /// brings a new generation, writes it in the same commit, so that whoever watches
+    /// it learns of that.
+    pub(super) const NAME: &'static [u8] = b"floors";
+
     /// The control record that keeps them.
     pub(super) fn key() -> Key {
-        Key::new(Table::Control, &b"floors"[..])
+        Key::new(Table::Control, Self::NAME)
     }
 
     /// Notes the version that their record has got.
@@ -140,6 +145,14 @@ impl Floors {
     ) -> bool {
         self.of(namespace)
             .is_some_and(|marks| version <= marks.above(key) || version <= marks.tags_above(tags))
+    }
+
+    /// Whether whatever the others hide is hidden by these, too; false where that
+    /// cannot be told floor by floor.
+    pub(super) fn cover(&self, others: &Self) -> bool {
+        let none = Marks::default();
+        let mut others = others.namespaces.iter();
+        others.all(|(namespace, marks)| self.of(namespace).unwrap_or(&none).cover(marks))
     }
 
     /// Whether a stored entry is gone; its tags are only looked at where that
@@ -284,6 +297,21 @@ impl Marks {
         begins.fold(self.all, u64::max)
     }
 
+    fn cover(&self, others: &Self) -> bool {
+        let mut prefixes = others.prefixes.iter();
+        let mut tags = others.tags.iter();
+        let tagged = self.all.max(self.tagged);
+        let of_tag = |tag| {
+            self.tags
+                .get(tag)
+                .map_or(tagged, |floor| tagged.max(*floor))
+        };
+        self.all >= others.all
+            && tagged >= others.tagged
+            && prefixes.all(|(prefix, floor)| self.above(prefix.as_bytes()) >= *floor)
+            && tags.all(|(tag, floor)| of_tag(tag) >= *floor)
+    }
+
     fn tags_above(&self, tags: &[impl AsRef<str>]) -> u64 {
         if tags.is_empty() {
             return 0;
@@ -381,6 +409,62 @@ mod tests {
             (20, 0)
         );
         assert_eq!(floors.beginning(), "");
+    }
+
+    #[test]
+    fn floors_cover_those_that_hide_no_more() {
+        let none = Floors::default();
+        let all = raised(&none, 10, "a", Target::All);
+        let prefix = raised(&none, 10, "a", Target::Prefix("user:"));
+        let tag = raised(&none, 10, "a", Target::Tags(&tags(&["x"])));
+        for (case, floors, others, cover) in [
+            ("nothing", &none, &none, true),
+            ("what is new", &all, &none, true),
+            ("what is dropped", &none, &all, false),
+            ("prefixes within all", &all, &prefix, true),
+            ("tags within all", &all, &tag, true),
+            ("all by prefixes", &prefix, &all, false),
+            ("prefixes by tags", &tag, &prefix, false),
+            ("tags by prefixes", &prefix, &tag, false),
+            (
+                "of another namespace",
+                &raised(&none, 10, "b", Target::All),
+                &all,
+                false,
+            ),
+            (
+                "an older one",
+                &all,
+                &raised(&none, 11, "a", Target::Prefix("u")),
+                false,
+            ),
+            (
+                "a longer prefix",
+                &prefix,
+                &raised(&none, 9, "a", Target::Prefix("user:1")),
+                true,
+            ),
+            (
+                "a shorter prefix",
+                &prefix,
+                &raised(&none, 9, "a", Target::Prefix("user")),
+                false,
+            ),
+            (
+                "more tags",
+                &raised(&tag, 12, "a", Target::Tags(&tags(&["y"]))),
+                &tag,
+                true,
+            ),
+            (
+                "another tag",
+                &raised(&none, 12, "a", Target::Tags(&tags(&["y"]))),
+                &tag,
+                false,
+            ),
+        ] {
+            assert_eq!(floors.cover(others), cover, "{case}");
+        }
     }
 
     #[test]

@@ -135,7 +135,8 @@ impl Cache {
         namespace: &str,
         target: Target<'_>,
     ) -> Result<Flushed> {
-        let _turn = self.snapshots.turn(tenancy.incarnation).await;
+        let _turn = self.memory.snapshots.turn(tenancy.incarnation).await;
+        let _passing = self.memory.snapshots.passing(tenancy.incarnation);
         let mut snapshot = self.snapshot(tenancy).await?;
         let mut left: Option<JobId> = None;
         for _ in 0..ATTEMPTS {
@@ -189,6 +190,7 @@ impl Cache {
     /// [`Error::ScopeMissing`] for a key that is confined, and the store's.
     pub async fn flush_tenant(&self, tenancy: &Tenancy) -> Result<Flushed> {
         tenancy.reach_whole_tenant()?;
+        let _passing = self.memory.snapshots.passing(tenancy.incarnation);
         let mut snapshot = self.snapshot(tenancy).await?;
         let mut left: Option<JobId> = None;
         let mut left_below = 0;

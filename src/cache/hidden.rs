@@ -48,7 +48,7 @@ impl Cache {
             let mut asked: Vec<&mut Write> = writes.iter_mut().filter(|w| depends(w)).collect();
             for writes in asked.chunks_mut(AT_ONCE) {
                 let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
-                let seen = self.see(tenancy, &keys).await?;
+                let seen = self.see(tenancy, &keys, false).await?;
                 if seen.snapshot.view != snapshot.view {
                     snapshot = seen.snapshot;
                     continue 'anew;

@@ -1,9 +1,9 @@
-//! Reading entries: one read of the store, however many keys. It does not know
-//! which replica or memory answered.
+//! Reading entries: from this replica's memory, else by one read of the store,
+//! however many keys. It does not know what is worth remembering.
 
 use std::collections::HashMap;
 
-use super::{Cache, Entry, Freshness, rules, rules::At, snapshot::Snapshot};
+use super::{Cache, Entry, Freshness, recall::Recall, rules, rules::At, snapshot::Snapshot};
 use crate::{
     codec::{Frame, Head},
     error::{Error, Result, Violations},
@@ -35,13 +35,15 @@ impl Cache {
         let mut violations = Violations::default();
         rules::freshness(freshness, &mut violations);
         let namespace = rules::place(tenancy, namespace, key, violations)?;
-        let mut seen = self.see(tenancy, &[Key::entry(namespace, key)]).await?;
-        let record = seen.records.pop().flatten();
-        let shown = Self::shown(&seen.snapshot, namespace, key, record);
-        let entry = Self::open(tenancy, namespace, key, shown)?;
+        let (entry, near) = match self.recall(tenancy, namespace, key, freshness) {
+            Recall::Near(entry) => (Some(entry), true),
+            Recall::Ask => (self.ask(tenancy, namespace, key).await?, false),
+            Recall::Fetch(fetch) => (self.fetch(tenancy, fetch).await?, false),
+        };
         let counts = Counts {
             operations: 1,
             hits: u64::from(entry.is_some()),
+            near_hits: u64::from(near),
             misses: u64::from(entry.is_none()),
             bytes_in: key.len() as u64,
             bytes_out: entry.as_ref().map_or(0, |entry| entry.value.len() as u64),
@@ -49,6 +51,15 @@ impl Cache {
         };
         tenancy.count_read(namespace, counts);
         Ok(entry)
+    }
+
+    /// The entry under a key as the store has it.
+    async fn ask(&self, tenancy: &Tenancy, namespace: &str, key: &str) -> Result<Option<Entry>> {
+        let keys = [Key::entry(namespace, key)];
+        let mut seen = self.see(tenancy, &keys, false).await?;
+        let record = seen.records.pop().flatten();
+        let shown = Self::shown(&seen.snapshot, namespace, key, record);
+        Self::open(tenancy, namespace, key, shown)
     }
 
     /// The entries under keys, one result each, in order; what is wrong with one
@@ -81,7 +92,7 @@ impl Cache {
             let allowed = rules::item_key(tenancy, namespace, key, At::Value("keys", index));
             places.push(allowed.map(|()| {
                 *first.entry(key).or_insert_with(|| {
-                    wanted.push(Key::entry(namespace, key));
+                    wanted.push(key.as_str());
                     index
                 })
             }));
@@ -90,24 +101,43 @@ impl Cache {
             let refused = places.into_iter().map(|place| place.map(|_| None));
             return Ok(refused.collect());
         }
-        let seen = self.see(tenancy, &wanted).await?;
+        let recalled = self.recall_each(tenancy, namespace, &wanted, freshness);
+        let mut seen = match &*recalled.asked {
+            [] => None,
+            asked => Some(self.see(tenancy, asked, recalled.watched()).await?),
+        };
+        let read = seen.as_mut().map(|seen| std::mem::take(&mut seen.records));
+        let mut records = read.unwrap_or_default().into_iter().enumerate();
+        let mut found = recalled.found.iter();
         let mut room = ANSWER_BYTES;
-        let mut records = seen.records.into_iter();
         let mut results: Vec<Result<Option<Entry>>> = Vec::with_capacity(keys.len());
+        let mut near = Vec::with_capacity(keys.len());
         for (key, place) in keys.iter().zip(places) {
-            let result = match place.map(|first| results.get(first)) {
-                Ok(Some(opened)) => Self::repeat_within(&mut room, opened),
-                Ok(None) => {
-                    let record = records.next().flatten();
-                    let shown = Self::shown(&seen.snapshot, namespace, key, record);
-                    let open = |record| Self::open(tenancy, namespace, key, record);
-                    Self::open_within(&mut room, shown, open)
+            let (result, is_near) = match place.map(|first| (results.get(first), near.get(first))) {
+                Ok((Some(opened), is_near)) => {
+                    let is_near = is_near.copied().unwrap_or_default();
+                    (Self::repeat_within(&mut room, opened), is_near)
                 }
-                Err(refused) => Err(refused),
+                Ok((None, _)) => match (found.next(), &seen) {
+                    (Some(Some(kept)), _) => (Self::take_within(&mut room, &kept.entry), true),
+                    (_, Some(seen)) => {
+                        let (at, record) = records.next().unwrap_or_default();
+                        let shown = Self::shown(&seen.snapshot, namespace, key, record);
+                        let open = |record| Self::open(tenancy, namespace, key, record);
+                        let opened = Self::open_within(&mut room, shown, open);
+                        if let Ok(Some(entry)) = &opened {
+                            recalled.keep(tenancy, at, seen, entry);
+                        }
+                        (opened, false)
+                    }
+                    (_, None) => (Ok(None), false),
+                },
+                Err(refused) => (Err(refused), false),
             };
             results.push(result);
+            near.push(is_near);
         }
-        tenancy.count_read(namespace, counts(keys, &results));
+        tenancy.count_read(namespace, counts(keys, &results, &near));
         Ok(results)
     }
 
@@ -133,12 +163,18 @@ impl Cache {
     /// The same result once more, sharing its value; the answer holds it as often
     /// as it was asked for, so it takes its room each time.
     fn repeat_within(room: &mut u64, opened: &Result<Option<Entry>>) -> Result<Option<Entry>> {
-        if let Ok(Some(entry)) = opened {
-            let size_bytes = entry.value.len() as u64;
-            Self::fits(*room, size_bytes)?;
-            *room = room.saturating_sub(size_bytes);
+        match opened {
+            Ok(Some(entry)) => Self::take_within(room, entry),
+            other => other.clone(),
         }
-        opened.clone()
+    }
+
+    /// An entry that is open already, if its value fits into the room that is left.
+    fn take_within(room: &mut u64, entry: &Entry) -> Result<Option<Entry>> {
+        let size_bytes = entry.value.len() as u64;
+        Self::fits(*room, size_bytes)?;
+        *room = room.saturating_sub(size_bytes);
+        Ok(Some(entry.clone()))
     }
 
     /// Whether a value goes into the room that is left; the first always does.
@@ -153,7 +189,7 @@ impl Cache {
 
     /// The record of an entry; `None` where an invalidation hides it. Of one that is
     /// damaged, opening tells.
-    fn shown(
+    pub(super) fn shown(
         snapshot: &Snapshot,
         namespace: &str,
         key: &str,
@@ -164,7 +200,7 @@ impl Cache {
 
     /// The entry in a record; `None` where there is none, or where a newer version
     /// of this service wrote it. One that does not open is told in the audit log.
-    fn open(
+    pub(super) fn open(
         tenancy: &Tenancy,
         namespace: &str,
         key: &str,
@@ -197,15 +233,16 @@ impl Cache {
 /// What a batch came to: one operation, and each key as often as it was named,
 /// but for those that broke a rule. An entry that could not be answered is
 /// neither a hit nor a miss.
-fn counts(keys: &[String], results: &[Result<Option<Entry>>]) -> Counts {
+fn counts(keys: &[String], results: &[Result<Option<Entry>>], near: &[bool]) -> Counts {
     let mut counts = Counts {
         operations: 1,
         ..Counts::default()
     };
-    for (key, result) in keys.iter().zip(results) {
+    for ((key, result), &near) in keys.iter().zip(results).zip(near) {
         match result {
             Ok(Some(entry)) => {
                 counts.hits += 1;
+                counts.near_hits += u64::from(near);
                 counts.bytes_out += entry.value.len() as u64;
             }
             Ok(None) => counts.misses += 1,

@@ -2,29 +2,22 @@
 //! entry is one call: the view, and the floors below which entries are gone. It does
 //! not know when a snapshot has passed; the store says so.
 
+mod kept;
+
 use std::{
-    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
-use quick_cache::{Weighter, sync};
-use tokio::sync::{Mutex, MutexGuard};
-
-use super::{Cache, floors::Floors};
+pub(super) use self::kept::Snapshots;
+use self::kept::Token;
+use super::{Cache, Entry, floors::Floors};
 use crate::{
     codec::Head,
     error::{Error, Result},
-    store::{Handle, Incarnation, Key, Read, Record, Space, View},
+    store::{Handle, Key, Read, Record, STALENESS, Space, View, Vouch, Watched},
     tenant::Tenancy,
 };
-
-/// The most bytes, roughly, that all snapshots may take.
-const MAX_BYTES: u64 = 64 << 20;
-/// About what a snapshot takes without floors.
-const SNAPSHOT_BYTES: u64 = 128;
-
-/// How many tenants' floors this replica can raise at once.
-const TURNS: usize = 64;
 
 /// How often a call is repeated because the space moved on under it. Somebody
 /// else's flush succeeds each time, so as many must come within one call.
@@ -37,9 +30,26 @@ pub(super) struct Snapshot {
     pub(super) view: View,
     /// What is gone.
     pub(super) floors: Arc<Floors>,
+    /// The promise to tell of changes of the floors, and so of the generation.
+    pub(super) vouch: Option<Vouch>,
+    /// Since when none of the floors was dropped, as far as this replica knows.
+    since: Instant,
+    /// The floors before that; `None` where they are not known.
+    before: Option<Arc<Floors>>,
 }
 
 impl Snapshot {
+    /// What was read or written just now.
+    fn new(view: View, floors: Arc<Floors>, vouch: Option<Vouch>) -> Self {
+        Self {
+            view,
+            floors,
+            vouch,
+            since: Instant::now(),
+            before: None,
+        }
+    }
+
     /// Whether a stored entry is gone: whoever shows one asks first. See
     /// [`Floors::hide_record`], and [`Floors::hide`] for one whose tags are known.
     pub(super) fn hides_record(
@@ -50,41 +60,37 @@ impl Snapshot {
     ) -> Result<Option<bool>> {
         self.floors.hide_record(namespace, key.as_ref(), record)
     }
-}
 
-/// The snapshots of all tenants that were called of late. One for all cores.
-pub struct Snapshots {
-    held: sync::Cache<Incarnation, Arc<Snapshot>, Weight>,
-    turns: [Mutex<()>; TURNS],
-}
-
-impl Default for Snapshots {
-    fn default() -> Self {
-        let items = usize::try_from(MAX_BYTES / SNAPSHOT_BYTES).unwrap_or(usize::MAX);
-        Self {
-            held: sync::Cache::with_weighter(items, MAX_BYTES, Weight),
-            turns: std::array::from_fn(|_| Mutex::new(())),
-        }
+    /// Whether an opened entry is gone.
+    pub(super) fn hides(&self, namespace: &str, key: &str, entry: &Entry) -> bool {
+        let key = key.as_bytes();
+        self.floors.hide(namespace, key, &entry.tags, entry.version)
     }
-}
 
-impl Snapshots {
-    /// Waits until no other call of this replica raises floors of the tenant. They
-    /// lie in one record, and calls that raced for it would wear each other out.
-    pub(super) async fn turn(&self, incarnation: Incarnation) -> Option<MutexGuard<'_, ()>> {
-        let mut hasher = DefaultHasher::new();
-        incarnation.hash(&mut hasher);
-        let turn = self.turns.get(hasher.finish() as usize % TURNS)?;
-        Some(turn.lock().await)
+    /// Whether that alone tells if an entry is gone that was read at this time. A
+    /// floor is dropped when what it hid is removed; that it was, may not have been
+    /// told yet where the entry was read before.
+    pub(super) fn tells_of(
+        &self,
+        read: Instant,
+        (namespace, key): (&str, &str),
+        entry: &Entry,
+        now: Instant,
+    ) -> bool {
+        let (key, tags) = (key.as_bytes(), &entry.tags);
+        let shows = |floors: &Floors| !floors.hide(namespace, key, tags, entry.version);
+        read >= self.since || self.settled(now) || self.before.as_deref().is_some_and(shows)
     }
-}
 
-#[derive(Clone)]
-struct Weight;
+    /// Whether all that was removed before a floor was dropped has been told.
+    fn settled(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= STALENESS
+    }
 
-impl Weighter<Incarnation, Arc<Snapshot>> for Weight {
-    fn weight(&self, _: &Incarnation, snapshot: &Arc<Snapshot>) -> u64 {
-        SNAPSHOT_BYTES + snapshot.floors.bytes() as u64
+    /// Whether it is as of now, or no further behind than this.
+    pub(super) fn holds_within(&self, now: Instant, behind: Duration) -> bool {
+        let vouch = self.vouch.as_ref();
+        vouch.is_some_and(|vouch| vouch.holds_within(now, behind))
     }
 }
 
@@ -92,23 +98,44 @@ impl Weighter<Incarnation, Arc<Snapshot>> for Weight {
 pub(super) struct Seen {
     pub(super) records: Vec<Option<Record>>,
     pub(super) snapshot: Arc<Snapshot>,
+    /// The promise to tell of changes of the records, where it was asked for.
+    pub(super) vouch: Option<Vouch>,
+    /// When the records were read, at the earliest.
+    pub(super) read: Instant,
 }
 
 impl Cache {
     /// The snapshot at hand; taken anew where there is none.
     pub(super) async fn snapshot(&self, tenancy: &Tenancy) -> Result<Arc<Snapshot>> {
-        match self.snapshots.held.get(&tenancy.incarnation) {
+        match self.memory.snapshots.get(tenancy.incarnation) {
             Some(snapshot) => Ok(snapshot),
             None => self.reload(tenancy).await,
         }
     }
 
-    /// A snapshot of now. A space that was written before and is as new now has
-    /// lost its records; whether the tenant itself was lost with them, the
-    /// registry tells, so that no write brings back what is gone.
+    /// A snapshot of now.
     pub(super) async fn reload(&self, tenancy: &Tenancy) -> Result<Arc<Snapshot>> {
-        let (view, floors) = floors(&self.store, &tenancy.space).await?;
-        let before = self.snapshots.held.get(&tenancy.incarnation);
+        let token = self.memory.snapshots.token(tenancy.incarnation);
+        let keys = [Floors::key()];
+        let Watched { read, vouch } = self.look(&tenancy.space, 0, &keys, true).await?;
+        let record = read.records.into_iter().next().flatten();
+        self.learn(tenancy, read.view, record.as_ref(), vouch, token)
+            .await
+    }
+
+    /// Remembers what was just read. A space that was written before and is as new
+    /// now has lost its records; whether the tenant itself was lost with them, the
+    /// registry tells, so that no write brings back what is gone.
+    async fn learn(
+        &self,
+        tenancy: &Tenancy,
+        view: View,
+        floors: Option<&Record>,
+        vouch: Option<Vouch>,
+        token: Token,
+    ) -> Result<Arc<Snapshot>> {
+        let floors = Arc::new(Floors::decode(floors)?);
+        let before = self.memory.snapshots.get(tenancy.incarnation);
         if view.epoch == 0 && before.is_some_and(|before| before.view.epoch > 0) {
             tracing::warn!(
                 tenant_id = &*tenancy.tenant_id,
@@ -116,30 +143,76 @@ impl Cache {
             );
             tenancy.confirm(&self.store).await?;
         }
-        Ok(self.keep(tenancy, view, Arc::new(floors)))
+        let snapshot = Snapshot::new(view, floors, vouch);
+        let snapshots = &self.memory.snapshots;
+        Ok(snapshots.keep(tenancy.incarnation, snapshot, token))
     }
 
-    /// Remembers what was just learnt.
+    /// Remembers what this replica has just written; that it was written is all
+    /// the promise there is.
     pub(super) fn keep(&self, tenancy: &Tenancy, view: View, floors: Arc<Floors>) -> Arc<Snapshot> {
-        let snapshot = Arc::new(Snapshot { view, floors });
-        self.snapshots
-            .held
-            .insert(tenancy.incarnation, snapshot.clone());
-        snapshot
+        let snapshots = &self.memory.snapshots;
+        // A read that began before it must not bring its promise.
+        drop(snapshots.passing(tenancy.incarnation));
+        let token = snapshots.token(tenancy.incarnation);
+        snapshots.keep(
+            tenancy.incarnation,
+            Snapshot::new(view, floors, None),
+            token,
+        )
     }
 
-    /// Reads entries as of one moment, with the snapshot of that same moment.
-    pub(super) async fn see(&self, tenancy: &Tenancy, keys: &[Key]) -> Result<Seen> {
+    /// Reads, with a promise where one is wanted and there is somebody to be told.
+    async fn look(
+        &self,
+        space: &Space,
+        generation: u64,
+        keys: &[Key],
+        watched: bool,
+    ) -> Result<Watched> {
+        if watched && self.memory.near.is_some() {
+            return Ok(self.store.read_watched(space, generation, keys).await?);
+        }
+        let read = self.store.read(space, generation, keys).await?;
+        Ok(Watched { read, vouch: None })
+    }
+
+    /// Reads entries as of one moment, with the snapshot of that same moment; with
+    /// a promise where one is wanted, for the snapshot as well.
+    pub(super) async fn see(&self, tenancy: &Tenancy, keys: &[Key], watched: bool) -> Result<Seen> {
         let mut snapshot = self.snapshot(tenancy).await?;
         for _ in 0..ATTEMPTS {
             let asked = snapshot.view.generation;
-            let Read { view, records } = self.store.read(&tenancy.space, asked, keys).await?;
-            if view != snapshot.view {
-                snapshot = self.reload(tenancy).await?;
+            let mut read = Instant::now();
+            let learns = watched && self.memory.near.is_some();
+            let learns = learns && !snapshot.holds_within(read, STALENESS);
+            let mut seen;
+            if learns {
+                // In the same trip, so as of the same moment.
+                let with_floors: Vec<_> = keys.iter().cloned().chain([Floors::key()]).collect();
+                let token = self.memory.snapshots.token(tenancy.incarnation);
+                seen = self.look(&tenancy.space, asked, &with_floors, true).await?;
+                let floors = seen.read.records.pop().flatten();
+                let (view, vouch) = (seen.read.view, seen.vouch.clone());
+                snapshot = self
+                    .learn(tenancy, view, floors.as_ref(), vouch, token)
+                    .await?;
+                read = read.max(snapshot.since);
+            } else {
+                seen = self.look(&tenancy.space, asked, keys, watched).await?;
+                if seen.read.view != snapshot.view {
+                    snapshot = self.reload(tenancy).await?;
+                }
             }
+            let view = seen.read.view;
             if view == snapshot.view && view.generation == asked {
-                self.learn_data_keys(tenancy, &records).await?;
-                return Ok(Seen { records, snapshot });
+                self.learn_data_keys(tenancy, &seen.read.records).await?;
+                return Ok(Seen {
+                    records: seen.read.records,
+                    snapshot,
+                    vouch: seen.vouch,
+                    read,
+                });
             }
         }
         Err(Error::RequestInProgress)

@@ -283,7 +283,8 @@ impl Cache {
 
     /// The same, where a refusal may be an answer. The writes are made anew where
     /// the space has moved on since the snapshot was taken; the one commit that is
-    /// applied meters the operation.
+    /// applied meters the operation. When it ends, nothing is kept near of what was
+    /// written: also where nobody knows whether it was.
     async fn attempt(
         &self,
         tenancy: &Tenancy,
@@ -299,8 +300,10 @@ impl Cache {
             Limits::default()
         };
         let mut snapshot = self.snapshot(tenancy).await?;
+        let mut leaving = None;
         for _ in 0..ATTEMPTS {
             let mut writes = writes()?;
+            leaving.get_or_insert_with(|| self.memory.leaving(&tenancy.space, &writes));
             snapshot = self.hide(tenancy, namespace, snapshot, &mut writes).await?;
             let batch = Batch {
                 view: Some(snapshot.view),

@@ -266,6 +266,13 @@ fn cache(config: &Config, note: Note<'_>) {
     );
     number(note, "cache.max_tags", cache.max_tags, 0, 64);
     number(note, "cache.max_tag_bytes", cache.max_tag_bytes, 1, 1024);
+    number(
+        note,
+        "cache.near.max_bytes",
+        cache.near.max_bytes,
+        MIB,
+        1 << 40,
+    );
     let compression = &cache.compression;
     let saving = usize::from(compression.min_saving_percent);
     number(note, "cache.compression.min_saving_percent", saving, 0, 90);

@@ -53,6 +53,7 @@ impl Info {
                 feature("compression", config.cache.compression.enabled),
                 feature("encryption", config.encryption.master_keys.is_some()),
                 feature("ephemeral", config.store.ephemeral),
+                feature("near_cache", config.cache.near.enabled),
                 feature("reflection", reflection),
             ],
             start_time: Some(now),

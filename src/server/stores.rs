@@ -8,7 +8,7 @@ use super::{Error, Result};
 use crate::{
     config::{Backend, Config},
     store::{
-        self, Counters, Handle, Observed,
+        self, Counters, Handle, Observed, Watcher,
         embedded::Embedded,
         redis::{self, Redis},
     },
@@ -18,13 +18,14 @@ use crate::{
 pub(super) enum Stores {
     /// One for all.
     Embedded(Handle),
-    /// One for each who asks.
-    Redis(redis::Settings),
+    /// One for each who asks, and whom each tells of changes.
+    Redis(redis::Settings, Option<Arc<dyn Watcher>>),
 }
 
 impl Stores {
-    /// Opens what can be opened before anyone asks. Must be called in a runtime.
-    pub(super) fn open(config: &Config) -> Result<Self> {
+    /// Opens what can be opened before anyone asks; where there is a watcher, it is
+    /// told of changes. Must be called in a runtime.
+    pub(super) fn open(config: &Config, watcher: Option<Arc<dyn Watcher>>) -> Result<Self> {
         let failed = |setting| move |cause| Error::Store { setting, cause };
         if config.store.backend == Backend::Redis {
             // Begun once and dropped, so that a URL that cannot be read stops the
@@ -32,14 +33,17 @@ impl Stores {
             let missing = || failed("redis.url")(store::Error::Unusable("it is not set".into()));
             let settings = redis::Settings::of(&config.redis).ok_or_else(missing)?;
             Redis::connect(&settings).map_err(failed("redis.url"))?;
-            return Ok(Self::Redis(settings));
+            return Ok(Self::Redis(settings, watcher));
         }
         let (opened, setting) = if config.store.ephemeral {
             (Embedded::in_memory(), "store.ephemeral")
         } else {
             (Embedded::open(&config.store.path), "store.path")
         };
-        let store = opened.map_err(failed(setting))?;
+        let mut store = opened.map_err(failed(setting))?;
+        if let Some(watcher) = watcher {
+            store = store.watched_by(watcher);
+        }
         Ok(Self::Embedded(Arc::new(store)))
     }
 
@@ -47,7 +51,9 @@ impl Stores {
     pub(super) fn handle(&self, counters: Arc<Counters>) -> store::Result<Handle> {
         let store: Handle = match self {
             Self::Embedded(store) => store.clone(),
-            Self::Redis(settings) => Arc::new(Redis::connect(settings)?),
+            Self::Redis(settings, watcher) => {
+                Arc::new(Redis::connect_watched(settings, watcher.clone())?)
+            }
         };
         Ok(Arc::new(Observed::new(store, counters)))
     }
@@ -56,7 +62,7 @@ impl Stores {
     pub(super) async fn release(&self, store: Handle) {
         match self {
             Self::Embedded(_) => {}
-            Self::Redis(_) => end(&store).await,
+            Self::Redis(..) => end(&store).await,
         }
     }
 
@@ -64,7 +70,7 @@ impl Stores {
     pub(super) async fn close(&self) {
         match self {
             Self::Embedded(store) => end(store).await,
-            Self::Redis(_) => {}
+            Self::Redis(..) => {}
         }
     }
 }
@@ -87,7 +93,7 @@ impl fmt::Debug for Stores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Embedded(_) => "Embedded",
-            Self::Redis(_) => "Redis",
+            Self::Redis(..) => "Redis",
         })
     }
 }

@@ -15,6 +15,7 @@ mod ledger;
 mod log;
 mod metering;
 mod opening;
+mod passage;
 mod shelter;
 mod snapshot;
 mod state;
@@ -25,7 +26,7 @@ mod writer;
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
@@ -40,10 +41,11 @@ use tokio::sync::oneshot;
 
 use self::{
     clock::Clock,
-    fault::{Fault, contained},
+    fault::contained,
     history::History,
     log::Logs,
     opening::Opening,
+    passage::{closed, unexpected},
     snapshot::Snapshot,
     work::{Answer, Request, Work},
     writer::Writer,
@@ -51,17 +53,11 @@ use self::{
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Key, Lease, Leased, Meters,
     Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied,
-    Tally, Unit, Usage, misuse,
+    Tally, Unit, Usage, Watch, Watched, Watcher, misuse,
 };
 
 /// Requests that may wait for the writer.
 const QUEUE: usize = 4_096;
-
-/// Bytes that may wait for the writer.
-const QUEUE_BYTES: usize = 256 << 20;
-
-/// How long a read waits while the file is opened again after a fault.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The embedded store. All cores share one.
 pub struct Embedded {
@@ -80,6 +76,9 @@ struct Shared {
     /// The file; `None` in memory.
     file: Option<PathBuf>,
     closed: AtomicBool,
+    /// Who is told of changes.
+    watcher: OnceLock<Arc<dyn Watcher>>,
+    watch: Arc<Watch>,
 }
 
 impl Embedded {
@@ -121,6 +120,8 @@ impl Embedded {
             queued_bytes: AtomicUsize::new(0),
             file: opening.file.clone(),
             closed: AtomicBool::new(false),
+            watcher: OnceLock::new(),
+            watch: Arc::new(Watch::always()),
         });
         let (queue, requests) = sync_channel(QUEUE);
         let writer = Writer::new(
@@ -142,79 +143,13 @@ impl Embedded {
         })
     }
 
-    fn queue(&self) -> Option<SyncSender<Request>> {
-        self.queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// The same store, telling this watcher of every change from now on. For
+    /// whoever has just opened it: a store has one watcher, the first.
+    #[must_use]
+    pub fn watched_by(self, watcher: Arc<dyn Watcher>) -> Self {
+        let _ = self.shared.watcher.set(watcher);
+        self
     }
-
-    async fn ask(&self, work: Work) -> Result<Answer> {
-        let queue = self.queue().ok_or_else(closed)?;
-        let weight = work.weight();
-        if self
-            .shared
-            .queued_bytes
-            .fetch_add(weight, Ordering::Relaxed)
-            > QUEUE_BYTES
-        {
-            self.shared
-                .queued_bytes
-                .fetch_sub(weight, Ordering::Relaxed);
-            return Err(busy());
-        }
-        let (reply, answer) = oneshot::channel();
-        if let Err(error) = queue.try_send(Request {
-            work,
-            weight,
-            reply,
-        }) {
-            self.shared
-                .queued_bytes
-                .fetch_sub(weight, Ordering::Relaxed);
-            return Err(match error {
-                TrySendError::Full(_) => busy(),
-                TrySendError::Disconnected(_) => closed(),
-            });
-        }
-        drop(queue);
-        match answer.await {
-            Ok(answer) => answer,
-            // A request that is dropped unanswered was never begun: the writer
-            // had closed before it came to it.
-            Err(_) if self.shared.closed.load(Ordering::Acquire) => Err(closed()),
-            Err(_) => Err(Error::OutcomeUnknown("the writer has stopped".into())),
-        }
-    }
-
-    /// Reads from the latest moment. While the file is being opened again after
-    /// a fault, waits a little.
-    async fn look<T>(&self, read: impl Fn(&Snapshot, u64) -> fault::Result<T>) -> Result<T> {
-        let began = Instant::now();
-        loop {
-            let Some(snapshot) = self.shared.snapshot.load_full() else {
-                return Err(closed());
-            };
-            match contained(|| read(&snapshot, self.shared.clock.now_ms())) {
-                Err(Fault::Disk(_)) if began.elapsed() < PATIENCE => {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                result => return Ok(result?),
-            }
-        }
-    }
-}
-
-fn closed() -> Error {
-    Error::Unavailable("the store is closed".into())
-}
-
-fn busy() -> Error {
-    Error::Unavailable("too many writes are waiting".into())
-}
-
-fn unexpected(answer: &Answer) -> Error {
-    Error::OutcomeUnknown(format!("the writer answered something else: {answer:?}"))
 }
 
 #[async_trait]
@@ -231,6 +166,15 @@ impl Store for Embedded {
             snapshot.read(space, generation, keys, |head| head.lingers(now_ms))
         })
         .await
+    }
+
+    async fn read_watched(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Watched> {
+        // The promise comes first: what is broken off while the records are read
+        // does not hold for them.
+        let told = self.shared.watcher.get().is_some();
+        let vouch = told.then(|| self.shared.watch.vouch()).flatten();
+        let read = self.read(space, generation, keys).await?;
+        Ok(Watched { read, vouch })
     }
 
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {

@@ -72,10 +72,14 @@ impl Watch {
 
     /// Promises without end: changes are told before they are acknowledged.
     pub fn always() -> Self {
-        Self {
-            term: AtomicU64::new(0),
-            until_us: AtomicU64::new(u64::MAX),
-        }
+        let watch = Self::default();
+        watch.renew();
+        watch
+    }
+
+    /// Promises without end again, on what is read from now on.
+    pub fn renew(&self) {
+        self.until_us.store(u64::MAX, Ordering::SeqCst);
     }
 }
 
@@ -95,8 +99,16 @@ impl Vouch {
     /// Whether what was read is, at this moment, at most [`STALENESS`] behind what
     /// was acknowledged, but for what its watcher was told.
     pub fn holds(&self, now: Instant) -> bool {
+        self.holds_within(now, STALENESS)
+    }
+
+    /// The same, for whoever wants to be no further behind than this; no more than
+    /// [`STALENESS`] is allowed.
+    pub fn holds_within(&self, now: Instant, behind: Duration) -> bool {
+        // What is proven until now holds for STALENESS from when it was.
+        let proven = now + STALENESS.saturating_sub(behind);
         // The term is read last: what broke it off has taken the time back, too.
-        micros(now) < self.watch.until_us.load(Ordering::SeqCst)
+        micros(proven) < self.watch.until_us.load(Ordering::SeqCst)
             && self.term == self.watch.term.load(Ordering::SeqCst)
     }
 }
@@ -138,6 +150,22 @@ mod tests {
         let vouch = watch.vouch().unwrap();
         assert!(vouch.holds(Instant::now() + Duration::from_secs(1 << 20)));
         watch.break_off();
-        assert!(!vouch.holds(Instant::now()));
+        assert!(!vouch.holds(Instant::now()) && watch.vouch().is_none());
+        watch.renew();
+        assert!(!vouch.holds(Instant::now()), "what was taken back stays so");
+        assert!(watch.vouch().unwrap().holds(Instant::now()));
+    }
+
+    #[test]
+    fn a_promise_is_as_old_as_its_proof() {
+        let ms = Duration::from_millis;
+        let watch = Arc::new(Watch::default());
+        let proven = Instant::now();
+        watch.prove(proven);
+        let vouch = watch.vouch().unwrap();
+        let later = proven + ms(100);
+        assert!(vouch.holds_within(later, ms(101)) && !vouch.holds_within(later, ms(99)));
+        let told = Arc::new(Watch::always()).vouch().unwrap();
+        assert!(told.holds_within(later, Duration::ZERO), "told in time");
     }
 }

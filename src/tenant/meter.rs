@@ -27,6 +27,8 @@ pub struct Counts {
     pub operations: u64,
     /// Keys read and found.
     pub hits: u64,
+    /// Those of them that this replica's own memory answered.
+    pub near_hits: u64,
     /// Keys read and not found.
     pub misses: u64,
     /// 1 for a call that was refused for a quota or a rate.
@@ -69,6 +71,7 @@ pub(super) fn stripes() -> usize {
 struct Stripe {
     operations: AtomicU64,
     hits: AtomicU64,
+    near_hits: AtomicU64,
     misses: AtomicU64,
     throttled: AtomicU64,
     bytes_in: AtomicU64,
@@ -77,10 +80,11 @@ struct Stripe {
 }
 
 impl Stripe {
-    fn counters(&self) -> [&AtomicU64; 7] {
+    fn counters(&self) -> [&AtomicU64; 8] {
         [
             &self.operations,
             &self.hits,
+            &self.near_hits,
             &self.misses,
             &self.throttled,
             &self.bytes_in,
@@ -144,6 +148,7 @@ impl Meter {
         let amounts = [
             counts.operations,
             counts.hits,
+            counts.near_hits,
             counts.misses,
             counts.throttled,
             counts.bytes_in,
@@ -186,7 +191,7 @@ impl Meter {
     pub fn transferred(&self, period: Period) -> Option<u64> {
         let known = self.transfer.of(period)?;
         let waiting = self.stripes.iter().map(|stripe| {
-            let [_, _, _, _, bytes_in, bytes_out, written] = stripe.counters();
+            let [_, _, _, _, _, bytes_in, bytes_out, written] = stripe.counters();
             [bytes_in, bytes_out, written]
                 .map(|counter| counter.load(Ordering::Relaxed))
                 .into_iter()
@@ -212,7 +217,7 @@ impl Meter {
         // Before the counters are read: a count that is missed finds this false,
         // since both sides are in one order (SeqCst).
         self.queued.store(false, Ordering::SeqCst);
-        let mut sums = [0_u64; 7];
+        let mut sums = [0_u64; 8];
         for stripe in &self.stripes {
             for (sum, counter) in sums.iter_mut().zip(stripe.counters()) {
                 if counter.load(Ordering::SeqCst) > 0 {
@@ -223,6 +228,7 @@ impl Meter {
         let [
             operations,
             hits,
+            near_hits,
             misses,
             throttled,
             bytes_in,
@@ -232,6 +238,7 @@ impl Meter {
         let counts = Counts {
             operations,
             hits,
+            near_hits,
             misses,
             throttled,
             bytes_in,
@@ -415,6 +422,7 @@ mod tests {
         let counts = Counts {
             operations: 1,
             hits: 2,
+            near_hits: 8,
             misses: 3,
             throttled: 4,
             bytes_in: 5,

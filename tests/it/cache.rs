@@ -4,6 +4,7 @@
 mod budget;
 mod flush;
 mod invalidate;
+mod near;
 mod recorder;
 mod rules;
 mod values;
@@ -11,26 +12,49 @@ mod warm;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use riptide_persistence::{
-    cache::{Cache, Condition, Entry, Freshness, Set, Snapshots, Written},
+    cache::{Cache, Condition, Entry, Freshness, Memory, Set, Written},
     config,
     error::{Error, Result},
-    store::{Calls, Counters, Handle, Incarnation, Observed, embedded::Embedded},
+    store::{Calls, Counters, Handle, Incarnation, Observed, Table, Watcher, embedded::Embedded},
     tenant::{Accounts, Grant, Scopes, Tenancy, Terms},
 };
 
 /// When the tests begin, in milliseconds since 1970.
 const BEGIN_MS: u64 = 1_790_000_000_000;
 
+/// The memories of all replicas, each told of every change.
+#[derive(Default)]
+struct Told(Mutex<Vec<Arc<Memory>>>);
+
+impl Told {
+    /// A memory of its own, with these settings.
+    fn memory(&self, settings: &config::Cache) -> Arc<Memory> {
+        let memory = Arc::new(Memory::new(&settings.near));
+        self.0.lock().unwrap().push(memory.clone());
+        memory
+    }
+}
+
+impl Watcher for Told {
+    fn changed(&self, space: &str, generation: u64, table: Table, path: &[u8]) {
+        for memory in &*self.0.lock().unwrap() {
+            memory.changed(space, generation, table, path);
+        }
+    }
+}
+
 /// A cache, the store below it, and the store's clock.
 struct Rig {
     cache: Cache,
+    memory: Arc<Memory>,
+    told: Arc<Told>,
     store: Handle,
     counters: Arc<Counters>,
     clock: Arc<AtomicU64>,
@@ -43,15 +67,20 @@ impl Rig {
 
     fn with(set: impl FnOnce(&mut config::Cache)) -> Self {
         let clock = Arc::new(AtomicU64::new(BEGIN_MS));
-        let told = clock.clone();
-        let store = Embedded::in_memory_with_clock(move || told.load(Ordering::Relaxed));
+        let hands = clock.clone();
+        let told = Arc::new(Told::default());
+        let store = Embedded::in_memory_with_clock(move || hands.load(Ordering::Relaxed));
+        let store = Arc::new(store.unwrap().watched_by(told.clone()));
         let counters = Arc::new(Counters::default());
-        let store: Handle = Arc::new(Observed::new(Arc::new(store.unwrap()), counters.clone()));
+        let store: Handle = Arc::new(Observed::new(store, counters.clone()));
         let mut settings = settings();
         set(&mut settings);
-        let cache = Cache::new(store.clone(), Arc::default(), Arc::new(settings));
+        let memory = told.memory(&settings);
+        let cache = Cache::new(store.clone(), memory.clone(), Arc::new(settings));
         Self {
             cache,
+            memory,
+            told,
             store,
             counters,
             clock,
@@ -60,8 +89,9 @@ impl Rig {
 
     /// Another replica on the same store.
     fn replica(&self) -> Cache {
-        let snapshots = Arc::new(Snapshots::default());
-        Cache::new(self.store.clone(), snapshots, Arc::new(settings()))
+        let settings = settings();
+        let memory = self.told.memory(&settings);
+        Cache::new(self.store.clone(), memory, Arc::new(settings))
     }
 
     fn pass(&self, ms: u64) {
@@ -98,6 +128,10 @@ pub fn settings() -> config::Cache {
         max_batch_items: 1000,
         max_tags: 16,
         max_tag_bytes: 128,
+        near: config::Near {
+            enabled: true,
+            max_bytes: 64 << 20,
+        },
         compression: config::Compression {
             enabled: true,
             min_bytes: 1024,

@@ -33,7 +33,12 @@ pub(super) struct Ledger<'t> {
     states: HashMap<Space, State>,
     /// The run of the store.
     run: u64,
+    /// What was changed so far, by space and suffix; what only ended is not here.
+    changed: Vec<Changed>,
 }
+
+/// A record that was changed, by its space and its suffix there.
+pub(super) type Changed = (Space, Vec<u8>);
 
 /// What came of a batch, and the announced keys it changed.
 pub(super) type Verdict = (Commit, Vec<Key>);
@@ -49,6 +54,7 @@ impl<'t> Ledger<'t> {
             meta: transaction.open_table(META)?,
             states: HashMap::new(),
             run,
+            changed: Vec::new(),
         })
     }
 
@@ -63,15 +69,15 @@ impl<'t> Ledger<'t> {
         Ok(())
     }
 
-    /// Writes the states of all spaces that were touched.
-    pub(super) fn finish(mut self) -> Result<()> {
+    /// Writes the states of all spaces that were touched. Tells what was changed.
+    pub(super) fn finish(mut self) -> Result<Vec<Changed>> {
         for (space, state) in self.states.drain() {
             if state != State::default() {
                 self.spaces
                     .insert(space.name().as_bytes(), state.encode().as_slice())?;
             }
         }
-        Ok(())
+        Ok(self.changed)
     }
 
     /// Decides a batch and applies it. [`Fault::Disk`] spoils the transaction;
@@ -94,6 +100,9 @@ impl<'t> Ledger<'t> {
         }
         self.meter(&prefix, &mut plan.state, batch, state.bytes, now_ms)?;
         self.states.insert(space.clone(), plan.state);
+        let changed = plan.changes.into_iter().map(|change| change.suffix);
+        self.changed
+            .extend(changed.map(|suffix| (space.clone(), suffix)));
         let applied = Applied {
             view: plan.state.view(),
             outcomes: plan.outcomes,

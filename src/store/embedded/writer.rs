@@ -16,11 +16,13 @@ use std::{
 
 use redb::Database;
 
-use self::transaction::{Done, Failed, set_durability};
+use self::transaction::{Done, Failed, Written, set_durability};
 use super::{
     super::{Error, Space},
     Shared,
     fault::{Result, contained},
+    layout,
+    ledger::Changed,
     opening::Opening,
     snapshot::Snapshot,
     work::{Answer, Request, Work, left_open},
@@ -120,6 +122,7 @@ impl Writer {
         }
         self.shared.closed.store(true, Ordering::Release);
         self.shared.snapshot.store(None);
+        self.shared.watch.break_off();
         let result = self.close();
         self.shared.history.wake();
         if let Some(request) = closing {
@@ -181,15 +184,16 @@ impl Writer {
             Ok(Done {
                 answers,
                 announced,
-                wrote,
-                durable,
+                written,
             }) => {
-                if wrote {
+                let mut lingering = None;
+                if let Some(Written { durable, changed }) = written {
                     self.publish();
+                    self.tell(&changed);
                     self.shared.history.announce(announced);
                     self.note(&group, &answers);
+                    lingering = (!durable).then_some(now_ms);
                 }
-                let lingering = (wrote && !durable).then_some(now_ms);
                 self.settle(group, answers, lingering);
                 return;
             }
@@ -265,10 +269,28 @@ impl Writer {
             return;
         };
         match contained(|| Snapshot::take(database)) {
-            Ok(snapshot) => self.shared.snapshot.store(Some(Arc::new(snapshot))),
+            Ok(snapshot) => {
+                self.shared.snapshot.store(Some(Arc::new(snapshot)));
+                self.shared.watch.renew();
+            }
             Err(fault) => {
+                // Readers see what was before.
+                self.shared.watch.break_off();
                 let error = Error::from(fault);
                 tracing::error!(%error, "the store cannot be read");
+            }
+        }
+    }
+
+    /// Tells the watcher of records that readers see changed already: whoever reads
+    /// one from now on has what it is told of.
+    fn tell(&self, changed: &[Changed]) {
+        let Some(watcher) = self.shared.watcher.get() else {
+            return;
+        };
+        for (space, suffix) in changed {
+            if let Some((table, generation, path)) = layout::parse(suffix) {
+                watcher.changed(space.name(), generation.unwrap_or(0), table, path);
             }
         }
     }

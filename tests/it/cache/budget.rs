@@ -42,9 +42,13 @@ async fn each_call_asks_the_store_once() {
     let fresh = Freshness::default();
     let all = keys(&["k", "absent", "k"]);
     for _ in 0..2 {
-        assert_eq!(rig.calls(rig.get(&tenant, "k")).await.0, READ, "hit");
-        assert_eq!(rig.calls(rig.get(&tenant, "absent")).await.0, READ, "miss");
         assert_eq!(rig.calls(rig.set(&tenant, "k", "w")).await.0, COMMIT, "set");
+        assert_eq!(rig.calls(rig.get(&tenant, "k")).await.0, READ, "hit");
+        assert_eq!(rig.calls(rig.get(&tenant, "k")).await.0, NONE, "near hit");
+        assert_eq!(rig.calls(rig.get(&tenant, "absent")).await.0, READ, "miss");
+        let kept = keys(&["k", "k"]);
+        let read = cache.batch_get(&tenant, "", &kept, &fresh);
+        assert_eq!(rig.calls(read).await.0, NONE, "near batch");
         let touch = cache.touch(&tenant, "", "k", Some(1000));
         assert_eq!(rig.calls(touch).await.0, COMMIT, "touch");
         let read = cache.batch_get(&tenant, "", &all, &fresh);
@@ -71,6 +75,7 @@ async fn a_flushed_namespace_costs_no_more_to_use() {
     rig.cache.flush_namespace(&tenant, "").await.unwrap();
     assert_eq!(rig.calls(rig.set(&tenant, "k", "v")).await.0, COMMIT);
     assert_eq!(rig.calls(rig.get(&tenant, "k")).await.0, READ);
+    assert_eq!(rig.calls(rig.get(&tenant, "k")).await.0, NONE);
     let delete = rig.cache.delete(&tenant, "", "k", 0);
     assert_eq!(rig.calls(delete).await.0, COMMIT);
 }

@@ -1,9 +1,10 @@
-//! A store that notes which keys it was asked for, and can hold commits back or
-//! fail them. It does not know why.
+//! A store that notes which keys it was asked for, can hold commits back or fail
+//! them, and stops on the way back or loses an answer where a test says so. It does
+//! not know why.
 
 use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use riptide_persistence::store::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Key, Lease, Leased,
     Meters, Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store,
-    Tallied, Tally, Unit, Usage,
+    Tallied, Tally, Unit, Usage, Watch, Watched,
 };
 use tokio::sync::watch;
 
@@ -22,6 +23,55 @@ pub struct Recorder {
     held: watch::Sender<bool>,
     /// Commits until it fails them.
     commits_left: AtomicUsize,
+    /// Where reads and commits stop that are done below.
+    pub reads: Gate,
+    pub commits: Gate,
+    /// Whether commits are done, and their answers lost.
+    pub loses: AtomicBool,
+    /// What vouches for reads in the place of the store below, where there is any.
+    pub watch: Mutex<Option<Arc<Watch>>>,
+}
+
+/// Where calls stop while it is closed.
+pub struct Gate {
+    open: watch::Sender<bool>,
+    arrived: watch::Sender<usize>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            open: watch::Sender::new(true),
+            arrived: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Gate {
+    pub fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    pub fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Waits until so many calls have come here since the beginning.
+    pub async fn arrived(&self, calls: usize) {
+        let mut arrived = self.arrived.subscribe();
+        arrived.wait_for(|arrived| *arrived >= calls).await.unwrap();
+    }
+
+    /// Calls that have come here since the beginning.
+    pub fn calls(&self) -> usize {
+        *self.arrived.borrow()
+    }
+
+    async fn pass(&self) {
+        self.arrived.send_modify(|arrived| *arrived += 1);
+        let mut open = self.open.subscribe();
+        open.wait_for(|open| *open).await.unwrap();
+    }
 }
 
 impl Recorder {
@@ -31,6 +81,10 @@ impl Recorder {
             last_read: Mutex::default(),
             held: watch::Sender::new(false),
             commits_left: AtomicUsize::new(usize::MAX),
+            reads: Gate::default(),
+            commits: Gate::default(),
+            loses: AtomicBool::default(),
+            watch: Mutex::default(),
         }
     }
 
@@ -57,7 +111,22 @@ impl Recorder {
 impl Store for Recorder {
     async fn read(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
         *self.last_read.lock().unwrap() = keys.to_vec();
-        self.store.read(space, generation, keys).await
+        let read = self.store.read(space, generation, keys).await;
+        self.reads.pass().await;
+        read
+    }
+
+    async fn read_watched(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Watched> {
+        *self.last_read.lock().unwrap() = keys.to_vec();
+        let watch = self.watch.lock().unwrap().clone();
+        let vouch = watch.as_ref().map(|watch| watch.vouch());
+        let watched = self.store.read_watched(space, generation, keys).await;
+        self.reads.pass().await;
+        let watched = watched?;
+        Ok(Watched {
+            vouch: vouch.unwrap_or(watched.vouch),
+            ..watched
+        })
     }
 
     async fn read_lingering(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read> {
@@ -77,7 +146,12 @@ impl Store for Recorder {
         {
             return Err(Error::Unavailable("it was told to fail".into()));
         }
-        self.store.commit(space, batch).await
+        let commit = self.store.commit(space, batch).await;
+        self.commits.pass().await;
+        if self.loses.load(Ordering::SeqCst) {
+            return Err(Error::OutcomeUnknown("lost".into()));
+        }
+        commit
     }
 
     async fn list(&self, space: &Space, query: Query) -> Result<Page> {

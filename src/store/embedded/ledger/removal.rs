@@ -66,6 +66,7 @@ impl Ledger<'_> {
                 reclaimed.entries += 1;
                 reclaimed.bytes += bytes;
             }
+            self.changed.push((space.clone(), suffix));
         }
         self.moved(&prefix, &mut state, held_bytes, now_ms)?;
         let mut swept = !more;

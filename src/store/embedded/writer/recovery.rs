@@ -22,6 +22,8 @@ impl Writer {
     /// Tells the number of the last commit that the file holds.
     pub(super) fn get_up(&mut self, error: Error) -> Option<u64> {
         self.broken = Some((error, Instant::now()));
+        // What readers see from now on may be older than what they saw.
+        self.shared.watch.break_off();
         self.database = None;
         let number = match self.reopen(Disk::Sheltered) {
             Ok(number) => Some(number),
@@ -63,6 +65,7 @@ impl Writer {
         if since.elapsed() < REST {
             return Err(error);
         }
+        self.shared.watch.break_off();
         self.database = None;
         match self
             .reopen(Disk::Written)

@@ -10,7 +10,7 @@ use super::{
         super::{Error, Key, Space},
         fault::{Fault, Result, contained},
         layout::{META_CLOCK, META_COMMIT},
-        ledger::Ledger,
+        ledger::{Changed, Ledger},
         work::{Answer, Work},
     },
     Writer,
@@ -33,11 +33,10 @@ impl Writer {
         let result =
             contained(|| self.transact(works, sweep, &mut number, &mut answers, &mut announced));
         match result {
-            Ok((wrote, durable)) => Ok(Done {
+            Ok(written) => Ok(Done {
                 answers,
                 announced,
-                wrote,
-                durable,
+                written,
             }),
             Err(fault) => Err(Box::new(Failed {
                 fault,
@@ -55,7 +54,7 @@ impl Writer {
         number: &mut u64,
         answers: &mut Vec<std::result::Result<Answer, Error>>,
         announced: &mut Vec<Key>,
-    ) -> Result<(bool, bool)> {
+    ) -> Result<Option<Written>> {
         let mut transaction = self.begin()?;
         let mut ledger = Ledger::open(&transaction, self.run)?;
         let mut strict = false;
@@ -105,12 +104,12 @@ impl Writer {
         if !wrote {
             drop(ledger);
             transaction.abort()?;
-            return Ok((false, false));
+            return Ok(None);
         }
         *number = self.number + 1;
         ledger.set_fact(META_COMMIT, *number)?;
         ledger.set_fact(META_CLOCK, now_ms)?;
-        ledger.finish()?;
+        let changed = ledger.finish()?;
         set_durability(&mut transaction, strict)?;
         transaction.commit()?;
         self.number = *number;
@@ -119,7 +118,10 @@ impl Writer {
         } else {
             self.dirty.get_or_insert_with(Instant::now);
         }
-        Ok((true, strict))
+        Ok(Some(Written {
+            durable: strict,
+            changed,
+        }))
     }
 
     pub(super) fn begin(&self) -> Result<WriteTransaction> {
@@ -145,8 +147,13 @@ pub(super) fn set_durability(transaction: &mut WriteTransaction, strict: bool) -
 pub(super) struct Done {
     pub(super) answers: Vec<std::result::Result<Answer, Error>>,
     pub(super) announced: Vec<Key>,
-    pub(super) wrote: bool,
+    pub(super) written: Option<Written>,
+}
+
+/// What a transaction wrote.
+pub(super) struct Written {
     pub(super) durable: bool,
+    pub(super) changed: Vec<Changed>,
 }
 
 /// A transaction that failed. Its number is 0 where it never came to a commit.

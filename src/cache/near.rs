@@ -1,0 +1,247 @@
+//! The near cache: entries that are asked for often, opened, in this process. One
+//! for all cores and tenants, bounded by bytes. It does not know when an entry may
+//! be answered; it keeps with each what is needed to tell.
+//!
+//! # Never older than it may be
+//!
+//! Whoever reads an entry to have it kept takes a token before the read and hands it
+//! in with the entry. Whatever is told of a key, by the store's [`Watcher`] or by a
+//! write of this replica, first makes the tokens of its stripe worthless and then
+//! removes what is kept, under one lock. So what was read before a change is not kept
+//! after it. What was not told of is what the entry's [`Vouch`] is for.
+//!
+//! [`Watcher`]: crate::store::Watcher
+
+mod flight;
+mod hottest;
+mod shard;
+mod sketch;
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+pub(super) use self::flight::Turn;
+pub use self::hottest::Hot;
+use self::shard::{Shard, Slot};
+use super::Entry;
+use crate::store::{Space, Vouch, Write};
+
+/// The most shards there are, and the least bytes of one.
+const MAX_SHARDS: usize = 64;
+const SHARD_BYTES: usize = 4 << 20;
+
+/// The part of all bytes that one entry may take.
+const ENTRY_PART: usize = 64;
+
+/// Entries kept in this process.
+pub struct Near {
+    /// A power of two.
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+}
+
+/// A kept entry, and what tells whether it may be answered.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) entry: Entry,
+    /// The generation it was read in.
+    pub(super) generation: u64,
+    /// The promise that changes of it are told.
+    pub(super) vouch: Vouch,
+    /// When it began to be read.
+    pub(super) read: Instant,
+}
+
+/// Whose an entry is, and where it is kept.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    space: &'a str,
+    namespace: &'a [u8],
+    key: &'a [u8],
+    hash: u64,
+}
+
+impl Place<'_> {
+    fn is(&self, space: &Space, path: &[u8]) -> bool {
+        path.len() == self.namespace.len() + 1 + self.key.len()
+            && path.starts_with(self.namespace)
+            && path.ends_with(self.key)
+            && space.name() == self.space
+    }
+}
+
+/// What is kept under a key.
+pub(super) enum Found {
+    /// This.
+    Kept(Arc<Kept>),
+    /// Nothing, and whether it is worth keeping what will be read.
+    Nothing {
+        /// Whether it is.
+        worth: bool,
+    },
+}
+
+impl Near {
+    /// An empty one that takes at most so many bytes.
+    pub fn new(max_bytes: usize) -> Self {
+        let shards = (max_bytes / SHARD_BYTES).clamp(1, MAX_SHARDS);
+        let shards = 1_usize << shards.ilog2();
+        let shard = |seed| {
+            let seed = (seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            Mutex::new(Shard::new(max_bytes / shards, max_bytes / ENTRY_PART, seed))
+        };
+        Self {
+            shards: (0..shards).map(shard).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// The place of a key.
+    pub(super) fn place<'a>(
+        &self,
+        space: &'a Space,
+        namespace: &'a str,
+        key: &'a str,
+    ) -> Place<'a> {
+        self.place_of(space.name(), namespace.as_bytes(), key.as_bytes())
+    }
+
+    fn place_of<'a>(&self, space: &'a str, namespace: &'a [u8], key: &'a [u8]) -> Place<'a> {
+        let mut hasher = self.hasher.build_hasher();
+        for part in [space.as_bytes(), namespace, key] {
+            hasher.write(part);
+            hasher.write_u8(b':');
+        }
+        Place {
+            space,
+            namespace,
+            key,
+            hash: hasher.finish(),
+        }
+    }
+
+    /// The place of the entry with this path.
+    fn place_at<'a>(&self, space: &'a str, path: &'a [u8]) -> Place<'a> {
+        // A namespace has no colon.
+        let mut parts = path.splitn(2, |&byte| byte == b':');
+        let namespace = parts.next().unwrap_or_default();
+        self.place_of(space, namespace, parts.next().unwrap_or_default())
+    }
+
+    /// What is kept under a key. Counts that it was asked for.
+    pub(super) fn find(&self, place: &Place<'_>) -> Found {
+        let mut shard = self.shard(place.hash);
+        shard.count(place.hash);
+        match shard.find(place) {
+            Some(slot) => Found::Kept(slot.kept.clone()),
+            None => Found::Nothing {
+                worth: shard.worth(place.hash),
+            },
+        }
+    }
+
+    /// What is told of a key until now; see [`Near::keep`].
+    pub(super) fn token(&self, place: &Place<'_>) -> u64 {
+        self.shard(place.hash).token(place.hash)
+    }
+
+    /// Keeps an entry that was read after this token was taken, if that is in order
+    /// and worth it; whatever leaves for it, where it is `wanted`.
+    pub(super) fn keep(
+        &self,
+        place: &Place<'_>,
+        (space, path): (&Space, &Bytes),
+        token: u64,
+        kept: Kept,
+        wanted: bool,
+    ) -> bool {
+        // What was read may share the memory of much more.
+        let value = Bytes::copy_from_slice(&kept.entry.value);
+        let entry = Entry {
+            value,
+            ..kept.entry
+        };
+        let slot = Slot::new(
+            place.hash,
+            space.clone(),
+            path.clone(),
+            Kept { entry, ..kept },
+        );
+        self.shard(place.hash).keep(slot, token, wanted)
+    }
+
+    /// Removes an entry that cannot be answered any more.
+    pub(super) fn forget(&self, place: &Place<'_>, gone: &Arc<Kept>) {
+        let mut shard = self.shard(place.hash);
+        shard.remove(place.hash, |slot| Arc::ptr_eq(&slot.kept, gone));
+    }
+
+    /// An entry was changed, or may have been.
+    pub(super) fn changed(&self, space: &str, generation: u64, path: &[u8]) {
+        let place = self.place_at(space, path);
+        self.shard(place.hash).tell(place.hash, |slot| {
+            slot.kept.generation <= generation && place.is(&slot.space, &slot.path)
+        });
+    }
+
+    /// To be held by whoever commits these writes, until it is answered or given
+    /// up: when it ends, nothing is kept of what they write.
+    pub(super) fn leaving(&self, space: &Space, writes: &[Write]) -> Leaving<'_> {
+        let hash = |write: &Write| self.place_at(space.name(), &write.key.path).hash;
+        Leaving {
+            near: self,
+            hashes: writes.iter().map(hash).collect(),
+        }
+    }
+
+    /// How many entries are kept, and the bytes they take.
+    pub fn size(&self) -> (u64, u64) {
+        self.shards.iter().map(lock).fold((0, 0), |sum, shard| {
+            let (entries, bytes) = shard.size();
+            (sum.0 + entries as u64, sum.1 + bytes as u64)
+        })
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // The number of shards is a power of two; the sketch takes the low bits.
+        let at = usize::try_from(hash >> 58).unwrap_or_default() & (self.shards.len() - 1);
+        #[expect(clippy::indexing_slicing, reason = "masked by the length")]
+        lock(&self.shards[at])
+    }
+}
+
+/// Keys that this replica is writing. When it ends, however it does, what is kept of
+/// them leaves.
+pub(super) struct Leaving<'a> {
+    near: &'a Near,
+    hashes: Vec<u64>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        for &hash in &self.hashes {
+            self.near.shard(hash).tell(hash, |_| true);
+        }
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    // A shard is whole whoever panicked while holding it.
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Near {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (entries, bytes) = self.size();
+        f.debug_struct("Near")
+            .field("entries", &entries)
+            .field("bytes", &bytes)
+            .finish_non_exhaustive()
+    }
+}
