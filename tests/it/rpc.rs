@@ -2,6 +2,6 @@
 //! reaches its answers.
 
 mod cache;
-mod encryption;
+pub mod encryption;
 mod rate;
 pub mod tenant;
