@@ -100,7 +100,7 @@ async fn a_call_under_way_learns_of_a_new_data_key() {
     let key = Key::entry("default", "new");
     let read = stage
         .store
-        .read(&held.space, 0, &[key.clone()])
+        .read(&held.space, 0, std::slice::from_ref(&key))
         .await
         .unwrap();
     let mut frame = read.records[0].as_ref().unwrap().value.to_vec();
