@@ -1,7 +1,7 @@
 # The commands of this repository; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint bench tools
+.PHONY: help run test soak lint bench warm-rate warm-start tools
 
 # The last commit of main that is not the one being checked.
 base = $(shell for branch in origin/main main; do \
@@ -11,7 +11,7 @@ base = $(shell for branch in origin/main main; do \
 buf = $(CURDIR)/target/python/bin/buf
 
 help: ## List these commands.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build and start the server with the embedded store in ./data.
 	cargo run --profile quick -- serve
@@ -40,6 +40,15 @@ lint-protos:
 bench: ## Measure the release build against no-op twins (about 4 minutes).
 	@tests/tools redis
 	cargo bench --bench rpc
+
+warm-rate: ## Measure how fast a million entries are warmed, and in how much memory (about 3 minutes).
+	@tests/tools redis
+	cargo bench --bench warm -- rate
+
+SEED ?= 1
+warm-start: ## Show hits near and at the origin around a restart; SEED=1 (about 2 minutes).
+	@tests/tools redis
+	cargo bench --bench warm -- start --seed $(SEED)
 
 tools:
 	@tests/tools redis python

@@ -31,6 +31,7 @@ mod snapshot;
 mod sweep;
 mod touch;
 mod warm;
+mod warm_start;
 mod write;
 
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub use recall::Pulled;
 pub use rules::{DEFAULT_NAMESPACE, MAX_KEY_BYTES, stats_namespace};
 pub use sweep::Sweeper;
 pub use warm::{Failed, NewEntry, Part, Warmed};
+pub use warm_start::{Began, WarmStart};
 
 #[cfg(doc)]
 use crate::tenant::Tenancy;

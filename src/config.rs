@@ -305,6 +305,8 @@ pub struct Cache {
     pub max_tag_bytes: usize,
     /// Entries kept in this process.
     pub near: Near,
+    /// What is in memory when a replica begins to serve.
+    pub warm_start: WarmStart,
     /// Compression of values.
     pub compression: Compression,
 }
@@ -319,6 +321,21 @@ pub struct Near {
     /// Bytes they may take, with what it takes to find them.
     #[serde(deserialize_with = "unit::size")]
     pub max_bytes: usize,
+}
+
+/// What is in a replica's memory when it begins to serve.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmStart {
+    /// Whether what was hot before is pulled near.
+    #[serde(deserialize_with = "unit::switch")]
+    pub enabled: bool,
+    /// Keys of all tenants that are kept and pulled.
+    #[serde(deserialize_with = "unit::number")]
+    pub keys: usize,
+    /// How long it may hold back SERVING.
+    #[serde(deserialize_with = "unit::duration")]
+    pub timeout: Duration,
 }
 
 /// Compression of values.

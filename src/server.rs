@@ -10,6 +10,7 @@ mod preface;
 mod probes;
 mod stores;
 mod turn;
+mod warming;
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
 

@@ -15,10 +15,10 @@ use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 
 use self::queue::{Piece, Queue, What};
-use super::{Cache, Condition, Set, rules, rules::At};
+use super::{Cache, Condition, Pulled, Set, rules, rules::At};
 use crate::{
     error::{Error, Result, Violations},
-    tenant::Tenancy,
+    tenant::{Counts, Tenancy},
 };
 
 /// Failures that are told, of all.
@@ -67,8 +67,11 @@ impl NewEntry {
 pub struct Warmed {
     /// Entries stored.
     pub stored: u64,
-    /// Keys pulled into memory.
+    /// Keys whose entry is in memory now.
     pub pulled: u64,
+    /// Keys whose entry is there and not in memory: it is too large, none are kept,
+    /// or the store cannot tell of changes now.
+    pub not_kept: u64,
     /// Keys without an entry.
     pub missing: u64,
     /// Items that failed.
@@ -91,6 +94,9 @@ pub struct Failed {
 /// What became of an item.
 enum Done {
     Stored,
+    Pulled,
+    NotKept,
+    Missing,
 }
 
 /// A piece that is back from the store.
@@ -208,8 +214,21 @@ impl Cache {
         piece: &Piece,
         keys: &[String],
     ) -> Result<Vec<Result<Done>>> {
-        let _ = (namespace, piece, keys);
-        Err(Error::Internal("SCAFFOLD".into()))
+        let pulled = self.pull(&piece.tenancy, namespace, keys).await?;
+        // Values go to nobody; what is carried are the keys.
+        piece.tenancy.account.meter.count(Counts {
+            operations: piece.operations,
+            bytes_in: keys.iter().map(|key| key.len() as u64).sum(),
+            ..Counts::default()
+        });
+        let done = |pulled: Result<Pulled>| {
+            pulled.map(|pulled| match pulled {
+                Pulled::Near => Done::Pulled,
+                Pulled::Left => Done::NotKept,
+                Pulled::Missing => Done::Missing,
+            })
+        };
+        Ok(pulled.into_iter().map(done).collect())
     }
 }
 
@@ -220,6 +239,9 @@ impl Warmed {
             let item = self.items();
             match done {
                 Ok(Done::Stored) => self.stored += 1,
+                Ok(Done::Pulled) => self.pulled += 1,
+                Ok(Done::NotKept) => self.not_kept += 1,
+                Ok(Done::Missing) => self.missing += 1,
                 Err(error) => {
                     self.failed += 1;
                     if self.failures.len() < TOLD {
@@ -233,6 +255,6 @@ impl Warmed {
 
     /// How many items came to something.
     pub fn items(&self) -> u64 {
-        self.stored + self.pulled + self.missing + self.failed
+        self.stored + self.pulled + self.not_kept + self.missing + self.failed
     }
 }

@@ -18,13 +18,14 @@ const PREFIX: &str = "PERSISTENCE_";
 const FILE_VARIABLE: &str = "PERSISTENCE_CONFIG";
 
 /// Other names of settings in the environment; the general one goes first.
-const ALIASES: [(&str, &str); 3] = [
+const ALIASES: [(&str, &str); 4] = [
     ("REDIS_URL", "redis.url"),
     ("PERSISTENCE_REDIS_POOL_SIZE", "redis.pool_size"),
     (
         "PERSISTENCE_ENABLE_COMPRESSION",
         "cache.compression.enabled",
     ),
+    ("PERSISTENCE_ENABLE_WARMING", "cache.warm_start.enabled"),
 ];
 
 /// Everything a configuration is made from.

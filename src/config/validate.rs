@@ -273,6 +273,15 @@ fn cache(config: &Config, note: Note<'_>) {
         MIB,
         1 << 40,
     );
+    let warm_start = &cache.warm_start;
+    number(note, "cache.warm_start.keys", warm_start.keys, 1, 1_000_000);
+    span(
+        note,
+        "cache.warm_start.timeout",
+        warm_start.timeout,
+        Duration::ZERO,
+        Duration::from_secs(600),
+    );
     let compression = &cache.compression;
     let saving = usize::from(compression.min_saving_percent);
     number(note, "cache.compression.min_saving_percent", saving, 0, 90);

@@ -81,7 +81,8 @@ impl Component {
 }
 
 impl Health {
-    /// The health of a server in which so many hold a handle to the store.
+    /// The health of a server in which so many hold a handle to the store, each to
+    /// be [reported](Self::report) on.
     pub fn new(holders: usize) -> Self {
         let unchecked = Err("not checked yet".to_owned());
         Self {
@@ -95,10 +96,29 @@ impl Health {
 
     /// Notes what a holder of the store found. It serves when it serves all.
     pub fn report(&self, holder: usize, found: &store::Result<store::Health>) {
-        let found = match found {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        };
+        self.note(
+            holder,
+            match found {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            },
+        );
+    }
+
+    /// Does not serve before this is let go, whatever is reported: what must be done
+    /// first, in words. To be called before anything is reported.
+    pub fn hold(&self, what: &str) -> usize {
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.push(Err(what.to_owned()));
+        checks.len() - 1
+    }
+
+    /// Lets go of what [`Health::hold`] holds.
+    pub fn let_go(&self, held: usize) {
+        self.note(held, Ok(()));
+    }
+
+    fn note(&self, holder: usize, found: Check) {
         let store = {
             let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(check) = checks.get_mut(holder) {

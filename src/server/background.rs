@@ -9,6 +9,7 @@ use super::{
     Error, Parts, Result,
     core::{End, check, spawn},
     probes,
+    warming::Warming,
 };
 use crate::cache::Sweeper;
 
@@ -35,12 +36,19 @@ pub(super) fn start(
         let tenants = parts.tenants(store.clone());
         let directory = parts.directory.clone();
         let feed = store.clone();
+        let warming = Warming::of(&parts, store.clone(), tenants.clone());
+        if let Some(warming) = warming.clone() {
+            tokio::spawn(async move { warming.run().await });
+        }
         tokio::spawn(check(holder, store.clone(), parts.clone()));
         tokio::spawn(probes::serve(admin, parts.health.clone()));
         tokio::spawn(async move { directory.follow(feed).await });
         let work = tenants.clone();
         tokio::spawn(async move { work.maintain(Sweeper).await });
         let _ = stopped.await;
+        if let Some(warming) = warming {
+            warming.keep_last().await;
+        }
         if timeout(METERS_TIMEOUT, tenants.flush_last_meters())
             .await
             .is_err()

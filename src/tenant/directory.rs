@@ -11,6 +11,7 @@
 //!   still stands; a drop changes the token. So a record read before a change
 //!   cannot be remembered after it.
 
+mod names;
 mod outage;
 
 use std::{

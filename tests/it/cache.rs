@@ -9,6 +9,7 @@ mod recorder;
 mod rules;
 mod values;
 mod warm;
+mod warm_start;
 
 use std::{
     sync::{
@@ -131,6 +132,11 @@ pub fn settings() -> config::Cache {
         near: config::Near {
             enabled: true,
             max_bytes: 64 << 20,
+        },
+        warm_start: config::WarmStart {
+            enabled: true,
+            keys: 1000,
+            timeout: Duration::from_secs(5),
         },
         compression: config::Compression {
             enabled: true,

@@ -16,3 +16,4 @@ mod replicas;
 mod restarted;
 mod start;
 mod surface;
+mod warm_start;

@@ -2,6 +2,6 @@
 //! reaches its answers.
 
 mod cache;
-pub mod encryption;
+mod encryption;
 mod rate;
 pub mod tenant;

@@ -13,6 +13,9 @@ use crate::tenant::Tenancy;
 /// would hold up others for longer than they save.
 const PIECE_ITEMS: usize = 250;
 
+/// Keys of a piece: their values come back whole, however large they are.
+const PIECE_KEYS: usize = 50;
+
 /// Bytes of a piece, the last item aside.
 const PIECE_BYTES: u64 = 1 << 20;
 
@@ -119,7 +122,11 @@ impl Queue {
     /// The next piece, if it may leave: a whole one, or with `any` what there is. It
     /// ends before an item whose key is on its way, and waits where that is its first.
     pub(super) fn cut(&mut self, any: bool) -> Option<Piece> {
-        let whole = self.waiting.len() >= PIECE_ITEMS || self.bytes >= PIECE_BYTES;
+        let most = match self.waiting.front()?.what {
+            One::Entry(_) => PIECE_ITEMS,
+            One::Key(_) => PIECE_KEYS,
+        };
+        let whole = self.waiting.len() >= most || self.bytes >= PIECE_BYTES;
         if !self.is_free() || !(whole || any) {
             return None;
         }
@@ -135,7 +142,7 @@ impl Queue {
             bytes: 0,
         };
         while let Some(item) = self.waiting.pop_front() {
-            let full = piece.places.len() >= PIECE_ITEMS || piece.bytes >= PIECE_BYTES;
+            let full = piece.places.len() >= most || piece.bytes >= PIECE_BYTES;
             if full || self.keys.contains(&item.hash) {
                 self.waiting.push_front(item);
                 break;

@@ -313,6 +313,7 @@ impl Work<'_> {
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
         self.counts.stored += count(done.stored);
         self.counts.pulled += count(done.pulled);
+        self.counts.not_kept += count(done.not_kept);
         self.counts.missing += count(done.missing);
         self.counts.failed += count(done.failed);
     }
@@ -371,6 +372,7 @@ impl Work<'_> {
             "lines": self.place.lines,
             "stored": self.counts.stored,
             "pulled": self.counts.pulled,
+            "not_kept": self.counts.not_kept,
             "missing": self.counts.missing,
             "failed": self.counts.failed,
             "bad_lines": self.counts.bad_lines,

@@ -146,6 +146,7 @@ fn response(warmed: Warmed, context: &Context) -> WarmCacheResponse {
     WarmCacheResponse {
         stored: int64(warmed.stored),
         pulled: int64(warmed.pulled),
+        not_kept: int64(warmed.not_kept),
         missing: int64(warmed.missing),
         failed: int64(warmed.failed),
         failures: warmed.failures.into_iter().map(failure).collect(),

@@ -248,3 +248,56 @@ async fn a_hundred_failures_are_told_and_all_are_counted() {
     let numbers: Vec<_> = warmed.failures.iter().map(|failed| failed.item).collect();
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn keys_are_pulled_near_in_pieces_of_their_own() {
+    let rig = Rig::new();
+    let tenant = tenancy();
+    let (warmed, _) = rig
+        .cache
+        .warm("", stream::iter(parts(&tenant, 1, 200)))
+        .await;
+    assert_eq!(warmed.stored, 200);
+    let named = (0..200).map(|n| format!("k{n}"));
+    let named = named.chain(keys(&["absent", ""])).collect();
+    let pull = Part {
+        keys: named,
+        // Stored before it is pulled, whatever is on its way.
+        ..part(&tenant, vec![entry("k7", "fresh")])
+    };
+    let replica = rig.replica();
+    let (calls, (warmed, done)) = rig.calls(replica.warm("", stream::iter([pull]))).await;
+    done.unwrap();
+    assert_eq!((warmed.stored, warmed.pulled), (1, 200));
+    assert_eq!((warmed.missing, warmed.not_kept, warmed.failed), (1, 0, 1));
+    assert_eq!(warmed.failures[0].item, 202);
+    assert!(
+        calls.read <= 7,
+        "{calls:?}: 50 keys a read, and the snapshot"
+    );
+    for n in 0..200 {
+        let key = format!("k{n}");
+        let (calls, entry) = rig.calls(super::get(&replica, &tenant, "", &key)).await;
+        assert_eq!(calls, Calls::default(), "{key}");
+        let expected = if n == 7 { "fresh" } else { "value" };
+        assert_eq!(entry.unwrap().unwrap().value, expected);
+    }
+    let unit = riptide_persistence::store::Unit::Hour;
+    let meters = rig.store.meters(&tenant.space, unit).await.unwrap();
+    assert_eq!(meters.last.operations, 2, "one a part, however it is cut");
+}
+
+#[tokio::test]
+async fn what_is_too_large_to_be_kept_is_told_apart() {
+    let rig = Rig::with(|settings| settings.near.max_bytes = 1 << 20);
+    let tenant = tenancy();
+    rig.set(&tenant, "large", &"v".repeat(100_000)).await;
+    rig.set(&tenant, "small", "v").await;
+    let pull = Part {
+        keys: keys(&["large", "small"]),
+        ..part(&tenant, Vec::new())
+    };
+    let (warmed, done) = rig.cache.warm("", stream::iter([pull])).await;
+    done.unwrap();
+    assert_eq!((warmed.pulled, warmed.not_kept), (1, 1));
+}

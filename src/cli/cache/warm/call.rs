@@ -87,7 +87,13 @@ fn before(status: &Status) -> Option<WarmCacheResponse> {
 
 /// How many items are counted in it.
 pub(super) fn items(done: &WarmCacheResponse) -> u64 {
-    let all = [done.stored, done.pulled, done.missing, done.failed];
+    let all = [
+        done.stored,
+        done.pulled,
+        done.not_kept,
+        done.missing,
+        done.failed,
+    ];
     all.into_iter().filter_map(|n| u64::try_from(n).ok()).sum()
 }
 

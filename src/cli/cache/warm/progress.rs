@@ -31,6 +31,8 @@ pub(super) struct Target {
 pub(super) struct Counts {
     pub(super) stored: u64,
     pub(super) pulled: u64,
+    #[serde(default)]
+    pub(super) not_kept: u64,
     pub(super) missing: u64,
     pub(super) failed: u64,
     pub(super) bad_lines: u64,
@@ -39,7 +41,7 @@ pub(super) struct Counts {
 impl Counts {
     /// Items that came to something.
     pub(super) fn items(&self) -> u64 {
-        self.stored + self.pulled + self.missing + self.failed
+        self.stored + self.pulled + self.not_kept + self.missing + self.failed
     }
 }
 

@@ -411,3 +411,43 @@ async fn a_caller_is_held_back_while_the_store_takes_nothing() {
     let warmed = answer.await.unwrap().unwrap();
     assert_eq!((warmed.stored, warmed.failed), (10_000, 0));
 }
+
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
+#[tokio::test]
+async fn keys_are_pulled_into_the_memory_of_the_replica(#[case] kind: Kind) {
+    let server = kind.start().await;
+    let clients = server.tenant("acme").await.clients;
+    warm(&clients, stream::iter([some(0, 100)])).await.unwrap();
+    let pull = || WarmCacheRequest {
+        keys: (0..101).map(|n| format!("k{n}")).collect(),
+        ..Default::default()
+    };
+    // A store that cannot yet tell of changes lets nothing be kept.
+    let mut warmed = warm(&clients, stream::iter([pull()])).await.unwrap();
+    for _ in 0..500 {
+        assert_eq!((warmed.pulled + warmed.not_kept, warmed.missing), (100, 1));
+        if warmed.pulled == 100 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        warmed = warm(&clients, stream::iter([pull()])).await.unwrap();
+    }
+    assert_eq!((warmed.pulled, warmed.missing, warmed.failed), (100, 1, 0));
+    let before = server.calls().read;
+    for n in 0..100 {
+        assert!(get(&clients, &format!("k{n}")).await.unwrap().is_some());
+    }
+    let asked = server.calls().read - before;
+    assert!(asked < 20, "{asked} reads of the store");
+
+    let off = kind
+        .start_with(|config| config.cache.near.enabled = false)
+        .await;
+    let clients = off.tenant("acme").await.clients;
+    let both = [some(0, 5), pull()];
+    let warmed = warm(&clients, stream::iter(both)).await.unwrap();
+    assert_eq!((warmed.stored, warmed.pulled, warmed.not_kept), (5, 0, 5));
+    assert_eq!((warmed.missing, warmed.failed), (96, 0));
+}

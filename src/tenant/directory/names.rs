@@ -1,0 +1,23 @@
+//! What tenants are called whose lives are known by their incarnation alone. It does
+//! not know whether they still live.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::Directory;
+use crate::{store::Incarnation, tenant::Tenants};
+
+impl Tenants {
+    /// The names of the tenants that called of late, by their lives.
+    pub fn names(&self) -> HashMap<Incarnation, Arc<str>> {
+        self.directory.names()
+    }
+}
+
+impl Directory {
+    fn names(&self) -> HashMap<Incarnation, Arc<str>> {
+        let name = |(known, _): &(Arc<super::KnownTenant>, _)| {
+            (known.incarnation, known.terms.tenant_id.clone())
+        };
+        self.tenants.iter().map(|(_, known)| name(&known)).collect()
+    }
+}
