@@ -21,6 +21,7 @@ mod redis_groups;
 mod rpc;
 mod sdk;
 mod server;
+mod staleness;
 mod store;
 mod tenant;
 mod tidy;

@@ -36,12 +36,12 @@ fn soak() -> bool {
 }
 
 /// The first in the short form, the second in the long one.
-fn form<T>(short: T, long: T) -> T {
+pub fn form<T>(short: T, long: T) -> T {
     if soak() { long } else { short }
 }
 
 /// Prints a table: what, and how much.
-fn show<const N: usize>(title: &str, header: [&str; N], rows: Vec<[String; N]>) {
+pub fn show<const N: usize>(title: &str, header: [&str; N], rows: Vec<[String; N]>) {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY).set_header(header);
     for column in table.column_iter_mut().skip(1) {
@@ -54,7 +54,7 @@ fn show<const N: usize>(title: &str, header: [&str; N], rows: Vec<[String; N]>) 
 }
 
 /// A row of a table.
-fn row<const N: usize>(cells: [&dyn Display; N]) -> [String; N] {
+pub fn row<const N: usize>(cells: [&dyn Display; N]) -> [String; N] {
     cells.map(ToString::to_string)
 }
 
@@ -118,15 +118,15 @@ impl Refusal {
 }
 
 /// Numbers that look random, the same in each run.
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    fn new(seed: usize) -> Self {
+    pub fn new(seed: usize) -> Self {
         Self(0x9e37_79b9_7f4a_7c15 ^ (seed as u64 + 1).wrapping_mul(0xd134_2543_de82_ef95))
     }
 
     /// A number below `count`.
-    fn roll(&mut self, count: u64) -> u64 {
+    pub fn roll(&mut self, count: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
