@@ -1,7 +1,7 @@
 # The commands of this repository; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint bench warm-rate warm-start tools
+.PHONY: help run test soak staleness lint bench warm-rate warm-start tools
 
 # The last commit of main that is not the one being checked.
 base = $(shell for branch in origin/main main; do \
@@ -21,6 +21,10 @@ test: tools ## Run every test; installs what they need first.
 
 soak: tools ## Press on limits and kill replicas for minutes, and show the tables (about 8 minutes).
 	RIPTIDE_SOAK=1 cargo test --test it money:: -- --nocapture --test-threads=1
+
+staleness: tools ## Hold 10 million reads under faults against what was acknowledged; takes SEED= and READS=.
+	RIPTIDE_SOAK=1 RIPTIDE_SEED=$(SEED) RIPTIDE_READS=$(READS) \
+		cargo test --release --test it staleness:: -- --nocapture --test-threads=1
 
 lint: ## Check form: rustfmt, clippy, rustdoc, and buf for the protos.
 	cargo fmt --check

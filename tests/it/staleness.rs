@@ -160,8 +160,14 @@ impl Era {
         })
     }
 
-    /// Begins to write and to read.
-    fn load(self: &Arc<Self>, fleet: &Fleet, judged: &Arc<Judged>, seed: u64) -> JoinSet<()> {
+    /// Begins to write and to read, with such a pause between reads.
+    fn load(
+        self: &Arc<Self>,
+        fleet: &Fleet,
+        judged: &Arc<Judged>,
+        seed: u64,
+        pause: Duration,
+    ) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for number in 0..self.namespaces.len() {
             let dice = Dice::new(seed as usize * 1000 + number);
@@ -177,7 +183,7 @@ impl Era {
         for number in 0..2 * REPLICAS {
             let dice = Dice::new(seed as usize * 1000 + 500 + number);
             let line = fleet.lines(&self.key).swap_remove(number % REPLICAS);
-            tasks.spawn(load::read(self.clone(), line, dice, judged.clone()));
+            tasks.spawn(load::read(self.clone(), line, dice, judged.clone(), pause));
         }
         tasks
     }
@@ -235,7 +241,11 @@ impl Run<'_> {
             let admin = self.fleet.lines(ADMIN_KEY);
             let era = self.runtime.block_on(Era::begin(number, &admin[1]));
             let seed = self.extent.seed + number as u64;
-            (era.clone(), era.load(&self.fleet, &self.judged, seed))
+            let pause = Duration::ZERO;
+            (
+                era.clone(),
+                era.load(&self.fleet, &self.judged, seed, pause),
+            )
         };
         let mut flushed = false;
         while !flushed {
@@ -310,7 +320,10 @@ fn no_read_is_older_than_what_was_acknowledged_half_a_second_before() {
     while run.era(number) {
         number += 1;
     }
-    run.report(&[("calm", calm), ("under load", busy)], began.elapsed());
+    run.report(
+        &[("calm", calm), ("under writes and reads", busy)],
+        began.elapsed(),
+    );
 
     let judged = &run.judged;
     assert_eq!(

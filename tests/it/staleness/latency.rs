@@ -25,14 +25,17 @@ impl Latencies {
     }
 }
 
+/// What others wait between reads: a machine that is not at its end.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Writes through one replica and reads through another that has it in memory, with
-/// or without others that write and read as much as they can.
+/// or without others that write and read.
 pub fn measure(run: &Run, busy: bool) -> Latencies {
     let _inside = run.runtime.enter();
     let admin = run.fleet.lines(ADMIN_KEY);
     let number = if busy { 9_002 } else { 9_001 };
     let era = run.runtime.block_on(Era::begin(number, &admin[0]));
-    let tasks = busy.then(|| era.load(&run.fleet, &run.judged, run.extent.seed));
+    let tasks = busy.then(|| era.load(&run.fleet, &run.judged, run.extent.seed, PAUSE));
     let lines = run.fleet.lines(&era.key);
     let mut found = run.runtime.block_on(async {
         let mut found = Vec::new();

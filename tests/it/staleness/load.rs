@@ -92,7 +92,7 @@ impl Judged {
 }
 
 /// Reads batches of a namespace until the era is over.
-pub async fn read(era: Arc<Era>, line: Line, mut dice: Dice, judged: Arc<Judged>) {
+pub async fn read(era: Arc<Era>, line: Line, mut dice: Dice, judged: Arc<Judged>, pause: Duration) {
     let mut cache = line.clients.cache;
     while era.reading.load(Relaxed) {
         let namespace = &era.namespaces[dice.roll(era.namespaces.len() as u64) as usize];
@@ -123,6 +123,9 @@ pub async fn read(era: Arc<Era>, line: Line, mut dice: Dice, judged: Arc<Judged>
                 settled(&status);
                 sleep(Duration::from_millis(5)).await;
             }
+        }
+        if !pause.is_zero() {
+            sleep(pause).await;
         }
     }
 }
