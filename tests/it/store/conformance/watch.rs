@@ -1,4 +1,4 @@
-//! Telling of changes to what was read. It does not know how it is told, or what is
+//! Telling of changes to what was read, on a store with a watcher. It does not know how it is told, or what is
 //! kept for it.
 
 use std::{
