@@ -58,6 +58,8 @@ pub(crate) use on_every_backend;
 /// Backends that tell a watcher of changes.
 macro_rules! on_every_watched_backend {
     ($run:ident, $cases:tt) => {
+        $run!(embedded_watched $cases);
+        $run!(observed_watched $cases);
         $run!(redis_watched $cases);
     };
 }
@@ -69,6 +71,25 @@ pub struct Watched {
     pub other: Handle,
     pub told: Arc<Recorder>,
     _keep: Box<dyn std::any::Any + Send>,
+}
+
+pub async fn embedded_watched() -> Watched {
+    let told = Arc::<Recorder>::default();
+    let folder = tempfile::tempdir().unwrap();
+    let store = Embedded::open(folder.path()).unwrap();
+    let store: Handle = Arc::new(store.watched_by(told.clone()));
+    Watched {
+        other: store.clone(),
+        store,
+        told,
+        _keep: Box::new(folder),
+    }
+}
+
+pub async fn observed_watched() -> Watched {
+    let mut stage = embedded_watched().await;
+    stage.store = Arc::new(Observed::new(stage.store, Arc::new(Counters::default())));
+    stage
 }
 
 pub async fn redis_watched() -> Watched {
