@@ -17,6 +17,7 @@ impl Tenancy {
     pub fn count_read(&self, namespace: &str, counts: Counts) {
         let deeds = Deeds {
             hits: counts.hits,
+            near_hits: counts.near_hits,
             misses: counts.misses,
             ..Deeds::default()
         };
