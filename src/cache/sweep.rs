@@ -6,6 +6,8 @@
 //! later format: such a one goes where a tag's floor is above it, since the floor
 //! will not be there any more to hide it.
 
+use std::{collections::HashMap, sync::Arc};
+
 use super::{
     floors::Floors,
     hidden::{Looked, TAGGED_BYTES},
@@ -14,10 +16,10 @@ use super::{
 use crate::{
     error::{Error, Result},
     store::{
-        Batch, Check, Commit, Cursor, Handle, Key, Mode, Query, Refusal, Space, Step, Table, View,
-        Write,
+        Batch, Check, Commit, Cursor, Handle, Incarnation, Key, Mode, Outcome, Query, Refusal,
+        Space, Step, Table, View, Write,
     },
-    tenant::reclaim::Sweep,
+    tenant::{Directory, reclaim::Sweep, stats::Deeds},
 };
 
 /// Entries listed at once.
@@ -26,9 +28,74 @@ const PAGE: usize = 256;
 /// Entries removed in one commit: some hundred microseconds of Redis.
 const REMOVED: usize = 64;
 
-/// Removes entries that floors hide.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sweeper;
+/// Removes entries that floors hide, and counts them as invalidated.
+#[derive(Clone)]
+pub struct Sweeper(Arc<Directory>);
+
+impl Sweeper {
+    /// One that counts on the accounts of this directory.
+    pub fn new(directory: Arc<Directory>) -> Self {
+        Self(directory)
+    }
+
+    /// Counts those of these writes that removed an entry.
+    fn count(&self, space: &Space, writes: &[Write], outcomes: &[Outcome]) {
+        let mut removed: HashMap<&str, u64> = HashMap::new();
+        for (write, outcome) in writes.iter().zip(outcomes) {
+            if matches!(outcome, Outcome::Done { existed: true, .. })
+                && let Some(namespace) = namespace_of(&write.key)
+            {
+                *removed.entry(namespace).or_default() += 1;
+            }
+        }
+        let Some(incarnation) = Incarnation::parse(space.name()) else {
+            return;
+        };
+        let account = self.0.account(incarnation);
+        for (namespace, invalidated) in removed {
+            let deeds = Deeds {
+                invalidated,
+                ..Deeds::default()
+            };
+            account.count(namespace, &deeds);
+        }
+    }
+
+    /// Removes entries of the present generation; false where that has passed.
+    async fn remove(
+        &self,
+        store: &Handle,
+        space: &Space,
+        mut view: View,
+        writes: &[Write],
+    ) -> Result<bool> {
+        let generation = view.generation;
+        for _ in 0..ATTEMPTS {
+            let batch = Batch {
+                view: Some(view),
+                mode: Mode::Each,
+                writes: writes.to_vec(),
+                ..Batch::default()
+            };
+            match store.commit(space, batch).await? {
+                Commit::Applied(applied) => {
+                    self.count(space, writes, &applied.outcomes);
+                    return Ok(true);
+                }
+                // A floor was raised: no reason to keep what lower ones hide.
+                Commit::Refused(Refusal::Stale(now)) if now.generation == generation => view = now,
+                Commit::Refused(_) => return Ok(false),
+            }
+        }
+        Err(Error::RequestInProgress)
+    }
+}
+
+/// The namespace of an entry.
+fn namespace_of(key: &Key) -> Option<&str> {
+    let path = std::str::from_utf8(&key.path).ok()?;
+    path.split_once(':').map(|(namespace, _)| namespace)
+}
 
 /// A walk over a tenant's entries, for the floors there were when it began.
 pub struct Walk {
@@ -78,7 +145,7 @@ impl Sweep for Sweeper {
             }
         }
         for writes in removed.chunks(REMOVED) {
-            if !remove(store, space, page.view, writes).await? {
+            if !self.remove(store, space, page.view, writes).await? {
                 return Ok(false);
             }
         }
@@ -105,26 +172,6 @@ impl Sweep for Sweeper {
             Commit::Refused(_) => Ok(false),
         }
     }
-}
-
-/// Removes entries of the present generation; false where that has passed.
-async fn remove(store: &Handle, space: &Space, mut view: View, writes: &[Write]) -> Result<bool> {
-    let generation = view.generation;
-    for _ in 0..ATTEMPTS {
-        let batch = Batch {
-            view: Some(view),
-            mode: Mode::Each,
-            writes: writes.to_vec(),
-            ..Batch::default()
-        };
-        match store.commit(space, batch).await? {
-            Commit::Applied(_) => return Ok(true),
-            // A floor was raised: no reason to keep what lower ones hide.
-            Commit::Refused(Refusal::Stale(now)) if now.generation == generation => view = now,
-            Commit::Refused(_) => return Ok(false),
-        }
-    }
-    Err(Error::RequestInProgress)
 }
 
 /// Drops the floors that hide nothing above this version: all beneath is removed.

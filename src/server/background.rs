@@ -44,7 +44,8 @@ pub(super) fn start(
         tokio::spawn(probes::serve(admin, parts.health.clone()));
         tokio::spawn(async move { directory.follow(feed).await });
         let work = tenants.clone();
-        tokio::spawn(async move { work.maintain(Sweeper).await });
+        let sweeper = Sweeper::new(parts.directory.clone());
+        tokio::spawn(async move { work.maintain(sweeper).await });
         let _ = stopped.await;
         if let Some(warming) = warming {
             warming.keep_last().await;

@@ -212,6 +212,11 @@ impl Directory {
         }
     }
 
+    /// What this replica keeps of a life of a tenant; begun where there is none yet.
+    pub fn account(&self, incarnation: Incarnation) -> Arc<Account> {
+        self.accounts.of(incarnation)
+    }
+
     /// The same, with records remembered for so long for what must go on without
     /// the store; see [`Tenants::authenticate_remembering`].
     ///

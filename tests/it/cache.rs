@@ -20,12 +20,17 @@ use std::{
 };
 
 use riptide_persistence::{
-    cache::{Cache, Condition, Entry, Freshness, Memory, Set, Written},
+    cache::{Cache, Condition, Entry, Freshness, Memory, Set, Sweeper, Written},
     config,
     error::{Error, Result},
     store::{Calls, Counters, Handle, Incarnation, Observed, Table, Watcher, embedded::Embedded},
-    tenant::{Accounts, Grant, Scopes, Tenancy, Terms},
+    tenant::{Accounts, Directory, FRESH, Grant, Scopes, Tenancy, Terms},
 };
+
+/// Sweeps, and counts where nobody looks.
+fn sweeper() -> Sweeper {
+    Sweeper::new(Arc::new(Directory::new(FRESH)))
+}
 
 /// When the tests begin, in milliseconds since 1970.
 const BEGIN_MS: u64 = 1_790_000_000_000;

@@ -24,12 +24,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 use riptide_persistence::{
+    cache::Sweeper,
     config,
     store::{
         Batch, Counters, Handle, Incarnation, Key, Observed, Query, Space, Table, Write,
         embedded::Embedded,
     },
-    tenant::{Caller, Change, Created, Directory, NewTenant, Tenant, Tenants},
+    tenant::{Caller, Change, Created, Directory, FRESH, NewTenant, Tenant, Tenants},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
@@ -196,6 +197,11 @@ pub fn settings() -> config::Tenant {
         ]),
         ..config::Tenant::default()
     }
+}
+
+/// Sweeps, and counts where nobody looks.
+pub fn sweeper() -> Sweeper {
+    Sweeper::new(Arc::new(Directory::new(FRESH)))
 }
 
 /// Waits for what another task is about to bring about.

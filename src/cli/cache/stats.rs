@@ -75,7 +75,7 @@ fn cache(stats: &CacheStats, canvas: &Canvas) -> String {
         .expired
         .map(|expired| vec!["expired".to_owned(), amount::count(expired), String::new()]);
     let did = output::grid(
-        &["", "count", "of reads"],
+        &["keys", "count", "of reads"],
         &[1, 2],
         did.into_iter().chain(expired),
     );

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use riptide_persistence::{
-    cache::{Condition, Freshness, Range, Set, Sweeper},
+    cache::{Condition, Freshness, Range, Set},
     error::Error,
     store::{Batch, Key, Table, Write},
     tenant::{Tenancy, reclaim},
 };
 
-use super::{Rig, found, get, keys, set, tenancy};
+use super::{Rig, found, get, keys, set, sweeper, tenancy};
 
 /// Works off whatever jobs a tenant has.
 pub async fn reclaimed(rig: &Rig, tenancy: &Tenancy) {
@@ -27,7 +27,7 @@ pub async fn reclaimed(rig: &Rig, tenancy: &Tenancy) {
     };
     tokio::select! {
         () = done => {}
-        () = reclaim::run(rig.store.clone(), Sweeper) => unreachable!("it runs for ever"),
+        () = reclaim::run(rig.store.clone(), sweeper()) => unreachable!("it runs for ever"),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use riptide_persistence::{
-    cache::{Condition, Freshness, Range, Set, Sweeper},
+    cache::{Condition, Freshness, Range, Set},
     error::Error,
     store::{Batch, Handle, Key, Write},
     tenant::{
@@ -16,7 +16,7 @@ use riptide_persistence::{
 use super::{
     Rig, fields,
     flush::{floors, reclaimed},
-    found, get, keys, set, tenancy,
+    found, get, keys, set, sweeper, tenancy,
 };
 use crate::tenant::cut::Cut;
 
@@ -308,7 +308,7 @@ async fn a_sweep_that_was_cut_short_is_resumed_by_another_replica() {
     let left = async || rig.store.usage(&tenant.space).await.unwrap().entries;
     tokio::select! {
         () = async { while left().await > 901 - 3 * 64 { tokio::task::yield_now().await } } => {}
-        () = reclaim::run(dying, Sweeper) => unreachable!("it runs for ever"),
+        () = reclaim::run(dying, sweeper()) => unreachable!("it runs for ever"),
     }
     assert!(left().await > 1 && floors(&rig, &tenant).await.contains("\"t\""));
     assert_eq!(rig.get(&tenant, "key 899").await, None);

@@ -303,6 +303,66 @@ fn a_cache_entrys_life() {
 }
 
 #[test]
+fn what_a_cache_did_is_shown() {
+    let folder = Folder::new();
+    let serving = folder.serve(&["--ephemeral"]);
+    let acme = tenant(&serving, "acme");
+    let run = |arguments: &[&str]| serving.run(&[&["--tenant", acme], arguments].concat());
+    let json = |arguments: &[&str]| serving.json(&[&["--tenant", acme], arguments].concat());
+    run(&["cache", "set", "a", "hello"]).ok();
+    run(&["cache", "set", "b", "hello", "--namespace", "ns"]).ok();
+    for _ in 0..3 {
+        run(&["cache", "get", "a"]).ok();
+    }
+    run(&["cache", "get", "missing"]).refused(3, "(MISS)");
+
+    let answer = json(&["cache", "stats"]);
+    let stats = &answer["stats"];
+    let counts = ["hits", "misses", "sets", "deletes", "expired", "entries"];
+    let counts = counts.map(|name| stats[name].as_i64().unwrap());
+    assert_eq!(counts, [3, 1, 2, 0, 0, 2]);
+    assert_eq!(
+        (&stats["logical_bytes"], &stats["compression_ratio"]),
+        (&10.into(), &1.0.into())
+    );
+    assert_eq!(stats["read_latency"]["calls"], 4);
+    assert!(stats["write_latency"]["p99_us"].as_i64().unwrap() > 0);
+    assert!(answer["fleet"].is_null() && answer["store"].is_null());
+    let of_namespace = json(&["cache", "stats", "--namespace", "ns"]);
+    assert_eq!(of_namespace["stats"]["sets"], 1);
+    assert!(of_namespace["stats"]["entries"].is_null());
+
+    // In a pipe the bar has no colours.
+    let ran = run(&["cache", "stats"]).ok();
+    let table = ran.text();
+    assert!(!table.contains('\u{1b}'), "{table}");
+    let bar = table.lines().next().unwrap();
+    assert!(
+        bar.starts_with("hit rate  ") && bar.ends_with("  75.0 %"),
+        "{bar}"
+    );
+    assert_eq!(bar.matches(['#', '█']).count(), 30, "{bar}");
+    for line in [
+        "hits             3    75.0 %",
+        "P50",
+        "stored_bytes",
+        "compression",
+    ] {
+        assert!(table.contains(line), "{line}: {table}");
+    }
+
+    // Whatever tenant is named elsewhere.
+    let fleet = json(&["cache", "stats", "--fleet"]);
+    assert_eq!(
+        (&fleet["fleet"]["hits"], &fleet["stats"].is_null()),
+        (&3.into(), &true)
+    );
+    assert_eq!(fleet["store"]["backend"], "embedded");
+    let ran = serving.run(&["cache", "stats"]).ok();
+    assert!(ran.text().contains("usage exact"), "{}", ran.text());
+}
+
+#[test]
 fn what_is_refused_is_told_with_every_field_and_an_exit_code() {
     let folder = Folder::new();
     let serving = folder.serve(&["--ephemeral"]);

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use riptide_persistence::{
-    proto::v1::{CreateTenantRequest, DeleteRequest, GetRequest, SetRequest},
+    proto::v1::{CreateTenantRequest, DeleteRequest, GetCacheStatsRequest, GetRequest, SetRequest},
     store::{Incarnation, Space, Store},
 };
 use tokio::task::JoinSet;
@@ -143,4 +143,75 @@ fn space(redis: &Redis) -> Space {
     let incarnation = incarnations.next().unwrap();
     assert_eq!(incarnations.next(), None, "{keys}");
     Space::tenant(incarnation)
+}
+
+/// What the cache of the tenant did by its own key: sets, hits, misses.
+async fn counted(acme: &Clients) -> [i64; 3] {
+    let request = GetCacheStatsRequest::default();
+    let answer = acme.cache.clone().get_cache_stats(request).await.unwrap();
+    let stats = answer.into_inner().stats.unwrap();
+    [stats.sets, stats.hits, stats.misses]
+}
+
+/// So many sets, hits and misses of each; all are answered.
+async fn use_cache(acme: &mut Clients, times: i64) {
+    for n in 0..times {
+        let deed = Deed {
+            name: format!("k{n}"),
+            value: Some("v".into()),
+            ttl_ms: None,
+        };
+        send(acme, &deed).await.unwrap();
+        assert!(get(acme, deed.name).await.is_some());
+        assert!(get(acme, format!("absent {n}")).await.is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_outlast_a_kill_but_for_the_last_second_and_never_double() {
+    let redis = Redis::start();
+    let folder = Folder::new();
+    let settings = format!(
+        "persistence: {{redis: {{url: '{}'}}, auth: {{admin_key: '{ADMIN_KEY}'}}}}",
+        redis.url()
+    );
+    folder.write("persistence.yml", settings);
+    let mut dying = folder.serve(&[]);
+    let other = folder.serve(&[]);
+    let request = CreateTenantRequest {
+        tenant_id: "acme".into(),
+        ..Default::default()
+    };
+    let mut admin = client(&dying.address, ADMIN_KEY).tenant;
+    let created = admin.create_tenant(request).await.unwrap().into_inner();
+    drop(admin);
+    let watcher = client(&other.address, &created.secret);
+
+    let mut total = [0; 3];
+    for round in 1..4 {
+        let mut acme = client(&dying.address, &created.secret);
+        use_cache(&mut acme, 20 * round).await;
+        total = total.map(|count| count + 20 * round);
+        // Nobody asks the one that is to die: it flushes by itself.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while counted(&watcher).await != total {
+            assert!(std::time::Instant::now() < deadline, "it does not flush");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        if round == 2 {
+            // These may be lost, in part or wholly, and count at most once.
+            use_cache(&mut acme, 10).await;
+        }
+        drop(acme);
+        drop(dying);
+        dying = folder.serve(&[]);
+        let acme = client(&dying.address, &created.secret);
+        let found = counted(&acme).await;
+        let most = total.map(|count| count + if round == 2 { 10 } else { 0 });
+        for ((found, least), most) in found.iter().zip(total).zip(most) {
+            assert!((least..=most).contains(found), "{found}: {least} to {most}");
+        }
+        assert_eq!(counted(&watcher).await, found);
+        total = found;
+    }
 }

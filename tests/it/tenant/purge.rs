@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use riptide_persistence::{
-    cache::Sweeper,
     error::Error,
     store::{Commit, Key, Outcome, Space, Table, Write},
     tenant::{Caller, Change, NewApiKey, PurgeReport, Tenant},
 };
 
-use super::{DAY_MS, Replica, Stage, cut::Cut, eventually, named};
+use super::{DAY_MS, Replica, Stage, cut::Cut, eventually, named, sweeper};
 
 /// A deleted tenant with entries and keys.
 async fn doomed(stage: &Stage, replica: &Replica) -> Tenant {
@@ -189,7 +188,7 @@ async fn a_purge_cut_at_any_commit_is_finished_by_asking_again() {
                 Err(error) => assert_eq!(error, Error::no_tenant("acme")),
             }
             let maintained = replica.tenants.clone();
-            let background = tokio::spawn(async move { maintained.maintain(Sweeper).await });
+            let background = tokio::spawn(async move { maintained.maintain(sweeper()).await });
             // A claim of the replica that was cut lapses.
             stage.pass_time(11_000);
             eventually(async || stage.records(Table::Job).await.is_empty()).await;

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use riptide_persistence::{
-    cache::Sweeper,
     store::{Batch, Commit, Handle, Incarnation, Space, Step, Table},
     tenant::reclaim::{self, Work},
 };
 use tokio::task::JoinHandle;
 
-use super::{Stage, cut::Cut, eventually};
+use super::{Stage, cut::Cut, eventually, sweeper};
 
 fn background(store: &Handle) -> JoinHandle<()> {
-    tokio::spawn(reclaim::run(store.clone(), Sweeper))
+    tokio::spawn(reclaim::run(store.clone(), sweeper()))
 }
 
 async fn flush(stage: &Stage, incarnation: Incarnation) -> u64 {

@@ -4,9 +4,9 @@
 
 use riptide_persistence::proto::v1::{
     BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CacheStats, DeleteRequest,
-    DeleteTenantRequest, GetCacheStatsRequest, GetCacheStatsResponse, GetRequest, Keys,
-    LatencyStats, SetRequest, SuspendTenantRequest, SuspensionMode, TouchRequest,
-    invalidate_cache_request::Target,
+    DeleteTenantRequest, GetCacheStatsRequest, GetCacheStatsResponse, GetRequest,
+    InvalidateCacheRequest, Keys, LatencyStats, SetRequest, SuspendTenantRequest, SuspensionMode,
+    Tags, TouchRequest, invalidate_cache_request::Target,
 };
 use rstest::rstest;
 use tonic::{Code, Status};
@@ -225,6 +225,63 @@ async fn what_expired_is_counted_once(#[case] kind: Kind) {
     let found = settled.await.expect("they expire");
     assert_eq!(found.expired, Some(5));
     assert_eq!(stats(&clients, "").await.expired, Some(5));
+}
+
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
+#[tokio::test]
+async fn what_was_invalidated_counts_as_it_leaves(#[case] kind: Kind) {
+    let server = kind.start().await;
+    let mut cache = server.tenant("acme").await.clients.cache;
+    let clients = server.with_key(&server.key("acme", &["usage.read"]).await);
+    let mut sets = 0;
+    for (namespace, count) in [("images", 5), ("pages", 7)] {
+        for n in 0..count {
+            let request = SetRequest {
+                tags: keys(if n == 0 { &["red"] } else { &[] }),
+                ..set(&format!("k{n}"), "v")
+            };
+            cache.set(within(namespace, request)).await.unwrap();
+            sets += 1;
+        }
+    }
+    for (namespace, target) in [
+        ("images", Target::WholeNamespace(true)),
+        ("pages", Target::Prefix("k6".into())),
+        (
+            "pages",
+            Target::Tags(Tags {
+                tags: keys(&["red"]),
+            }),
+        ),
+    ] {
+        let request = InvalidateCacheRequest {
+            namespace: namespace.into(),
+            ..flush(target)
+        };
+        cache.invalidate_cache(request).await.unwrap();
+    }
+    // One is set anew before it leaves, or after.
+    cache.set(within("images", set("k0", "v"))).await.unwrap();
+    let settled = async {
+        loop {
+            let found = stats(&clients, "").await;
+            if found.entries == Some(6) {
+                return found;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let settled = tokio::time::timeout(std::time::Duration::from_secs(30), settled);
+    let found = settled.await.expect("they leave");
+    assert_eq!(found.sets, sets + 1);
+    assert!((6..=7).contains(&found.invalidated), "{found:?}");
+    let pages = stats(&clients, "pages").await;
+    assert_eq!(pages.invalidated, 2);
+    let images = stats(&clients, "images").await;
+    assert_eq!(images.invalidated + pages.invalidated, found.invalidated);
+    assert_eq!(fleet(&server).await.invalidated, found.invalidated);
 }
 
 #[rstest]
