@@ -3,7 +3,7 @@
 //! kept.
 
 use riptide_persistence::proto::v1::{
-    BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CacheStats, DeleteRequest,
+    BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CacheStats, Consistency, DeleteRequest,
     DeleteTenantRequest, GetCacheStatsRequest, GetCacheStatsResponse, GetRequest,
     InvalidateCacheRequest, Keys, LatencyStats, SetRequest, SuspendTenantRequest, SuspensionMode,
     Tags, TouchRequest, invalidate_cache_request::Target,
@@ -190,6 +190,37 @@ async fn each_call_counts_what_it_did(#[case] kind: Kind) {
         ..flushed
     };
     assert_eq!(stats(&clients, "default").await, of_namespace);
+}
+
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
+#[tokio::test]
+async fn near_hits_are_hits_and_are_counted_apart(#[case] kind: Kind) {
+    let server = kind.start().await;
+    let mut clients = server.tenant("acme").await.clients;
+    clients.cache.set(set("k", "v")).await.unwrap();
+    let near = async || {
+        let found = ask(&clients, "", "default").await.unwrap();
+        found.stats.unwrap().near_hits
+    };
+    let strong = GetRequest {
+        consistency: Consistency::Strong.into(),
+        ..get("", "k")
+    };
+    clients.cache.clone().get(strong).await.unwrap();
+    assert_eq!(near().await, 0);
+    let mut gets = 1;
+    let reads = clients.cache.clone();
+    while near().await == 0 {
+        reads.clone().get(get("", "k")).await.unwrap();
+        gets += 1;
+        assert!(gets < 1000, "it never comes near");
+    }
+    let found = ask(&clients, "", "").await.unwrap().stats.unwrap();
+    assert_eq!((found.near_hits, found.hits), (1, gets));
+    let of_fleet = ask(&server.admin(), "", "").await.unwrap().fleet.unwrap();
+    assert_eq!((of_fleet.near_hits, of_fleet.hits), (1, gets));
 }
 
 #[rstest]
