@@ -23,6 +23,7 @@ mod hidden;
 mod list;
 mod memory;
 mod near;
+mod precedence;
 mod read;
 mod recall;
 mod refusal;
@@ -37,7 +38,7 @@ mod write;
 use std::sync::Arc;
 
 pub use entry::{Condition, Consistency, Entry, Freshness, Set, Touched, Written};
-pub use flush::Flushed;
+pub use flush::{Flushed, Invalidation};
 pub use list::{KeyInfo, Listing, Range};
 pub use memory::Memory;
 pub use near::{Hot, Near};

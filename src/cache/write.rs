@@ -3,6 +3,7 @@
 
 use super::{
     Cache, Set, Written,
+    hidden::is_free,
     refusal::{is_quota, refused},
     rules,
     rules::At,
@@ -307,6 +308,7 @@ impl Cache {
             snapshot = self.hide(tenancy, namespace, snapshot, &mut writes).await?;
             let batch = Batch {
                 view: Some(snapshot.view),
+                later: snapshot.view.epoch > 0 && writes.iter().all(is_free),
                 mode,
                 writes,
                 limits,
@@ -316,9 +318,8 @@ impl Cache {
             };
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(applied) => {
-                    if applied.view != snapshot.view {
-                        // A space's first commit begins its first epoch; nothing
-                        // else can have come between.
+                    if snapshot.view.epoch == 0 {
+                        // The first commit begins the first epoch; nothing came between.
                         self.keep(tenancy, applied.view, snapshot.floors.clone());
                     }
                     let refused = applied.outcomes.iter().any(
