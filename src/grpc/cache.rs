@@ -323,8 +323,9 @@ impl CacheService for CacheApi {
         &self,
         request: Request<tonic::Streaming<WarmCacheRequest>>,
     ) -> Answer<WarmCacheResponse> {
+        let headers = request.metadata().clone().into_headers();
         let (context, messages) = Context::of(request)?;
-        self.warm(&context, messages).await
+        self.warm(&context, &headers, messages).await
     }
 
     type WatchInvalidationsStream = futures::stream::BoxStream<
