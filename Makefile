@@ -1,7 +1,7 @@
 # The commands of this repository; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak staleness lint bench warm-rate warm-start tools
+.PHONY: help run test soak staleness stampede lint bench warm-rate warm-start tools
 
 # The last commit of main that is not the one being checked.
 base = $(shell for branch in origin/main main; do \
@@ -25,6 +25,10 @@ soak: tools ## Press on limits and kill replicas for minutes, and show the table
 staleness: tools ## Hold 10 million reads under faults against what was acknowledged; takes SEED= and READS=.
 	RIPTIDE_SOAK=1 RIPTIDE_SEED=$(SEED) RIPTIDE_READS=$(READS) \
 		cargo test --release --test it staleness:: -- --nocapture --test-threads=1
+
+stampede: tools ## Let 10,000 callers miss a key at once, at 3 replicas on one Redis; takes SEED=.
+	RIPTIDE_SOAK=1 RIPTIDE_SEED=$(SEED) \
+		cargo test --test it stampede:: -- --nocapture --test-threads=1
 
 lint: ## Check form: rustfmt, clippy, rustdoc, and buf for the protos.
 	cargo fmt --check

@@ -20,13 +20,14 @@ mod entry;
 mod floors;
 mod flush;
 mod hidden;
+mod lease;
 mod list;
 mod memory;
 mod near;
-mod precedence;
 mod read;
 mod recall;
 mod refusal;
+mod remove;
 mod rules;
 mod snapshot;
 mod sweep;
@@ -38,7 +39,8 @@ mod write;
 use std::sync::Arc;
 
 pub use entry::{Condition, Consistency, Entry, Freshness, Set, Touched, Written};
-pub use flush::{Flushed, Invalidation};
+pub use flush::Flushed;
+pub use lease::{LEASE_MS, Leased, Refill};
 pub use list::{KeyInfo, Listing, Range};
 pub use memory::Memory;
 pub use near::{Hot, Near};
@@ -58,6 +60,8 @@ pub struct Cache {
     store: store::Handle,
     memory: Arc<Memory>,
     settings: Arc<config::Cache>,
+    /// Of this core.
+    flights: Arc<lease::Flights>,
 }
 
 impl Cache {
@@ -67,6 +71,7 @@ impl Cache {
             store,
             memory,
             settings,
+            flights: Arc::default(),
         }
     }
 }

@@ -309,6 +309,17 @@ pub struct Cache {
     pub warm_start: WarmStart,
     /// Compression of values.
     pub compression: Compression,
+    /// Leases of refills.
+    pub lease: Lease,
+}
+
+/// Leases of refills.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// How long an entry that was refilled is kept beyond its end.
+    #[serde(deserialize_with = "unit::duration")]
+    pub stale_for: Duration,
 }
 
 /// Entries kept in this process.

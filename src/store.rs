@@ -108,9 +108,7 @@ pub trait Store: Send + Sync + 'static {
         })
     }
 
-    /// The same, with records whose time is over, as long as the store still has
-    /// them: those that linger until then, others hardly. Their `expire_ms` tells
-    /// them from those that are there. Counts as a read.
+    /// As [`Store::read`], with those that linger: their `expire_ms` has passed.
     async fn read_lingering(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Read>;
 
     /// Applies `batch` or refuses it, in one atomic step.

@@ -39,6 +39,8 @@ pub struct Set<'a> {
     pub condition: Option<Condition>,
     /// Only over this version; 0 means any.
     pub if_version: i64,
+    /// Only under this lease, where nothing else was written since; empty means none.
+    pub lease_token: &'a str,
 }
 
 /// When a write may happen.

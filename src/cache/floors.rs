@@ -10,12 +10,14 @@
 //! passed, those of the namespace that has most become one that hides more: its tags
 //! that of everything tagged, its prefixes that of the namespace.
 
+mod past;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use self::past::Past;
 use crate::{
     codec::frame,
     error::Result,
@@ -38,7 +40,7 @@ const FLOOR_BYTES: usize = 96;
 /// The version that the record is about to get: above all that is written.
 const NEXT: u64 = u64::MAX;
 
-const NO_TAGS: &[&str] = &[];
+pub(super) const NO_TAGS: &[&str] = &[];
 
 /// What is to disappear from a namespace.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,8 @@ pub(super) struct Floors {
     /// When a job was last left that removes what they hide; 0 where none was.
     job_ms: u64,
     namespaces: BTreeMap<Box<str>, Marks>,
+    /// Those that were dropped of late.
+    past: Past,
 }
 
 /// The floors of a namespace; 0 is none.
@@ -132,7 +136,7 @@ impl Floors {
             let texts = marks.prefixes.keys().chain(marks.tags.keys());
             2 * text(namespace) + texts.map(|t| text(t)).sum::<usize>()
         };
-        self.namespaces.iter().map(marks).sum()
+        self.namespaces.iter().map(marks).sum::<usize>() + self.past.bytes()
     }
 
     /// Whether an entry is gone. Costs nothing where nothing was invalidated.
@@ -187,6 +191,14 @@ impl Floors {
         self.of(namespace).map_or(0, |marks| marks.highest_tag)
     }
 
+    /// The version up to which a lease is void of the refill of an entry that is to
+    /// be set with these tags.
+    pub(super) fn void(&self, namespace: &str, key: &[u8], tags: &[impl AsRef<str>]) -> u64 {
+        let marks = self.of(namespace);
+        let above = marks.map_or(0, |marks| marks.above(key).max(marks.tags_above(tags)));
+        above.max(self.past.above(namespace, key, tags))
+    }
+
     /// The beginning that all paths have that they hide something of.
     pub(super) fn beginning(&self) -> String {
         let mut all = self.namespaces.iter();
@@ -235,19 +247,15 @@ impl Floors {
         self.namespaces.values().filter(|m| m.all > 0).count()
     }
 
-    /// Drops all that hide nothing above this version.
-    pub(super) fn drop_through(&mut self, version: u64) {
-        self.namespaces.retain(|_, marks| {
-            for floor in [&mut marks.all, &mut marks.tagged] {
-                if *floor <= version {
-                    *floor = 0;
-                }
-            }
-            marks.prefixes.retain(|_, floor| *floor > version);
-            marks.tags.retain(|_, floor| *floor > version);
-            marks.measure();
+    /// Drops all that hide nothing above this version, at this time.
+    pub(super) fn drop_through(&mut self, version: u64, now_ms: u64) {
+        let mut dropped = BTreeMap::new();
+        self.namespaces.retain(|namespace, marks| {
+            dropped.insert(namespace.clone(), marks.split_off(version));
             *marks != Marks::default()
         });
+        dropped.retain(|_, marks| *marks != Marks::default());
+        self.past.remember(dropped, now_ms);
     }
 
     /// Keeps the bounds. What takes the place of others hides up to the version that
@@ -318,6 +326,53 @@ impl Marks {
         }
         let floors = tags.iter().filter_map(|tag| self.tags.get(tag.as_ref()));
         floors.copied().fold(self.tagged, u64::max)
+    }
+
+    /// Takes away the floors up to this version.
+    fn split_off(&mut self, version: u64) -> Self {
+        let low = |floor: &mut u64| {
+            if *floor <= version {
+                std::mem::take(floor)
+            } else {
+                0
+            }
+        };
+        let mut lower = Self {
+            all: low(&mut self.all),
+            tagged: low(&mut self.tagged),
+            ..Self::default()
+        };
+        for (from, to) in [
+            (&mut self.prefixes, &mut lower.prefixes),
+            (&mut self.tags, &mut lower.tags),
+        ] {
+            from.retain(|text, floor| {
+                let stays = *floor > version;
+                if !stays {
+                    to.insert(text.clone(), *floor);
+                }
+                stays
+            });
+        }
+        self.measure();
+        lower.measure();
+        lower
+    }
+
+    /// Takes others in.
+    fn join(&mut self, others: Self) {
+        self.all = self.all.max(others.all);
+        self.tagged = self.tagged.max(others.tagged);
+        for (to, from) in [
+            (&mut self.prefixes, others.prefixes),
+            (&mut self.tags, others.tags),
+        ] {
+            for (text, floor) in from {
+                let held = to.entry(text).or_default();
+                *held = floor.max(*held);
+            }
+        }
+        self.measure();
     }
 
     /// Everything goes, so that no other floor hides more.
@@ -569,12 +624,22 @@ mod tests {
         let floors = raised(&floors, 6, "b", Target::All);
         let floors = raised(&floors, 7, "a", Target::Tags(&tags(&["x"])));
         let mut floors = raised(&floors, 8, "c", Target::Tags(&tags(&["x"])));
-        floors.drop_through(7);
+        floors.drop_through(7, 0);
         assert_eq!(floors.count(), (0, 0, 1));
         assert!(!floors.hide("a", b"p", &["x"], 1) && !floors.hide("b", b"k", NO_TAGS, 1));
         assert!(floors.hide("c", b"k", &["x"], 8));
-        floors.drop_through(8);
-        assert!(floors.is_empty() && floors.encode().unwrap() == b"{}");
+        floors.drop_through(8, 0);
+        assert!(floors.is_empty());
+        // Leases that are as old stay void for as long as one can be held.
+        let read = Floors::decode(Some(&record(9, floors.encode().unwrap()))).unwrap();
+        for floors in [&floors, &read] {
+            assert_eq!(floors.void("a", b"p", NO_TAGS), 5);
+            assert_eq!(floors.void("a", b"k", &["x"]), 7);
+            assert_eq!(floors.void("b", b"k", NO_TAGS), 6);
+            assert_eq!(floors.void("d", b"k", &["x"]), 0);
+        }
+        floors.drop_through(9, 1 << 40);
+        assert_eq!(floors.encode().unwrap(), b"{}");
     }
 
     #[test]
@@ -617,7 +682,7 @@ mod tests {
         assert!(!floors.have_job(TRUST_MS));
         floors.left_job(1000);
         assert!(floors.have_job(1000 + TRUST_MS - 1) && !floors.have_job(1000 + TRUST_MS));
-        floors.drop_through(1);
+        floors.drop_through(1, 0);
         assert!(!floors.have_job(1000), "it is done");
     }
 }

@@ -43,6 +43,13 @@ pub(super) struct Fetch<'a> {
     shared: bool,
 }
 
+impl Fetch<'_> {
+    /// Whether what is read is to be kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.worth
+    }
+}
+
 /// A batch's read is watched where one in so many of its keys, or more, is worth
 /// keeping: the store then tells of changes of all of them.
 const WORTHY_PART: usize = 4;

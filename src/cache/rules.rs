@@ -1,7 +1,7 @@
 //! What a request on the cache may ask for. All violations of one request are
 //! gathered before it is refused. It does not know what is stored.
 
-use super::{Condition, Freshness, Set};
+use super::{Condition, Freshness, LEASE_MS, Set, lease::Token};
 use crate::{
     config,
     error::{Error, Result, Violations},
@@ -229,11 +229,12 @@ pub(super) fn version(if_version: i64, at: At, violations: &mut Violations) -> O
     version.ok().filter(|&version| version > 0)
 }
 
-/// A write that was found to be in order: when it may happen, and when its
-/// entry ends.
+/// A write that was found to be in order: when it may happen, when its entry ends,
+/// and the lease that it is a refill under.
 pub(super) struct Allowed {
     pub(super) check: Check,
     pub(super) expiry: Expiry,
+    pub(super) lease: Option<Token>,
 }
 
 /// Checks all of an entry to be written but the caller's reach.
@@ -257,6 +258,7 @@ pub(super) fn set(
     }
     tags(set.tags, at, settings, &mut violations);
     let check = check(set, at, &mut violations);
+    let lease = lease(set, at, &mut violations);
     violations.check()?;
     if set.value.len() > settings.max_value_bytes {
         return Err(Error::EntryTooLarge {
@@ -264,7 +266,24 @@ pub(super) fn set(
             limit: settings.max_value_bytes as u64,
         });
     }
-    Ok(Allowed { check, expiry })
+    let expiry = match expiry {
+        Expiry::AfterMs(after_ms) if lease.is_some() => lingering(after_ms, settings),
+        expiry => expiry,
+    };
+    Ok(Allowed {
+        check,
+        expiry,
+        lease,
+    })
+}
+
+/// The expiry of an entry that is still shown, as stale, while it is refilled anew.
+fn lingering(after_ms: u64, settings: &config::Cache) -> Expiry {
+    let stale_ms = u64::try_from(settings.lease.stale_for.as_millis()).unwrap_or(u64::MAX);
+    Expiry::Lingering {
+        after_ms,
+        linger_ms: stale_ms.min(after_ms),
+    }
 }
 
 fn tags(tags: &[String], at: At, settings: &config::Cache, violations: &mut Violations) {
@@ -300,6 +319,45 @@ fn tag(
             ),
         );
     }
+}
+
+/// How long a lease is to hold; `None` where the request does not say it.
+pub(super) fn lease_duration(asked_ms: Option<i64>, violations: &mut Violations) -> Option<u64> {
+    let asked_ms = asked_ms.map(|ms| u64::try_from(ms).unwrap_or(0))?;
+    violations.require(
+        LEASE_MS.contains(&asked_ms),
+        "lease_duration",
+        &format!(
+            "must be from {} to {} ms, or unset for 10 s",
+            LEASE_MS.start(),
+            LEASE_MS.end()
+        ),
+    );
+    Some(asked_ms)
+}
+
+/// The lease that an entry is set under; the lease is all the condition there is.
+fn lease(set: &Set<'_>, at: At, violations: &mut Violations) -> Option<Token> {
+    if set.lease_token.is_empty() {
+        return None;
+    }
+    let token = Token::decode(set.lease_token);
+    if token.is_none() {
+        violations.add(at.path("lease_token"), "not a token that GetOrLease gave");
+    }
+    for (given, field) in [
+        (
+            set.condition
+                .is_some_and(|condition| condition != Condition::None),
+            "condition",
+        ),
+        (set.if_version != 0, "if_version"),
+    ] {
+        if given {
+            violations.add(at.path(field), "cannot be combined with lease_token");
+        }
+    }
+    token
 }
 
 fn check(set: &Set<'_>, at: At, violations: &mut Violations) -> Check {

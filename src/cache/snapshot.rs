@@ -94,6 +94,17 @@ impl Snapshot {
     }
 }
 
+/// What a read is to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    /// What is there.
+    Plain,
+    /// The same, with the promise to be told of changes.
+    Watched,
+    /// What is there, and what is over and lingers.
+    Lingering,
+}
+
 /// What a read saw, and under which snapshot it is to be understood.
 pub(super) struct Seen {
     pub(super) records: Vec<Option<Record>>,
@@ -117,7 +128,7 @@ impl Cache {
     pub(super) async fn reload(&self, tenancy: &Tenancy) -> Result<Arc<Snapshot>> {
         let token = self.memory.snapshots.token(tenancy.incarnation);
         let keys = [Floors::key()];
-        let Watched { read, vouch } = self.look(&tenancy.space, 0, &keys, true).await?;
+        let Watched { read, vouch } = self.look(&tenancy.space, 0, &keys, Sight::Watched).await?;
         let record = read.records.into_iter().next().flatten();
         self.learn(tenancy, read.view, record.as_ref(), vouch, token)
             .await
@@ -168,30 +179,50 @@ impl Cache {
         space: &Space,
         generation: u64,
         keys: &[Key],
-        watched: bool,
+        sight: Sight,
     ) -> Result<Watched> {
-        if watched && self.memory.near.is_some() {
-            return Ok(self.store.read_watched(space, generation, keys).await?);
-        }
-        let read = self.store.read(space, generation, keys).await?;
+        let store = &self.store;
+        let read = match sight {
+            Sight::Watched if self.memory.near.is_some() => {
+                return Ok(store.read_watched(space, generation, keys).await?);
+            }
+            Sight::Watched | Sight::Plain => store.read(space, generation, keys).await?,
+            Sight::Lingering => store.read_lingering(space, generation, keys).await?,
+        };
         Ok(Watched { read, vouch: None })
     }
 
     /// Reads entries as of one moment, with the snapshot of that same moment; with
     /// a promise where one is wanted, for the snapshot as well.
     pub(super) async fn see(&self, tenancy: &Tenancy, keys: &[Key], watched: bool) -> Result<Seen> {
+        let sight = if watched {
+            Sight::Watched
+        } else {
+            Sight::Plain
+        };
+        self.see_by(tenancy, keys, sight).await
+    }
+
+    /// The same without a promise, and with entries that are over and still linger.
+    pub(super) async fn see_lingering(&self, tenancy: &Tenancy, keys: &[Key]) -> Result<Seen> {
+        self.see_by(tenancy, keys, Sight::Lingering).await
+    }
+
+    async fn see_by(&self, tenancy: &Tenancy, keys: &[Key], sight: Sight) -> Result<Seen> {
         let mut snapshot = self.snapshot(tenancy).await?;
         for _ in 0..ATTEMPTS {
             let asked = snapshot.view.generation;
             let mut read = Instant::now();
-            let learns = watched && self.memory.near.is_some();
+            let learns = sight == Sight::Watched && self.memory.near.is_some();
             let learns = learns && !snapshot.holds_within(read, STALENESS);
             let mut seen;
             if learns {
                 // In the same trip, so as of the same moment.
                 let with_floors: Vec<_> = keys.iter().cloned().chain([Floors::key()]).collect();
                 let token = self.memory.snapshots.token(tenancy.incarnation);
-                seen = self.look(&tenancy.space, asked, &with_floors, true).await?;
+                seen = self
+                    .look(&tenancy.space, asked, &with_floors, sight)
+                    .await?;
                 let floors = seen.read.records.pop().flatten();
                 let (view, vouch) = (seen.read.view, seen.vouch.clone());
                 snapshot = self
@@ -199,7 +230,7 @@ impl Cache {
                     .await?;
                 read = read.max(snapshot.since);
             } else {
-                seen = self.look(&tenancy.space, asked, keys, watched).await?;
+                seen = self.look(&tenancy.space, asked, keys, sight).await?;
                 if seen.read.view != snapshot.view {
                     snapshot = self.reload(tenancy).await?;
                 }

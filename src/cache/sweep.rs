@@ -11,7 +11,6 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     floors::Floors,
     hidden::{Looked, TAGGED_BYTES},
-    precedence::Precedence,
     snapshot::{ATTEMPTS, floors},
 };
 use crate::{
@@ -177,22 +176,20 @@ impl Sweep for Sweeper {
 
 /// Drops the floors that hide nothing above this version: all beneath is removed.
 async fn drop_floors(store: &Handle, space: &Space, version: u64) -> Result<()> {
-    let mut precedence = Precedence::new(store, space);
     for _ in 0..ATTEMPTS {
         let (_, mut floors) = floors(store, space).await?;
         let unchanged = floors.unchanged();
         if floors.is_empty() {
             return Ok(());
         }
-        floors.drop_through(version);
-        let write = Write::put(Floors::key(), floors.encode()?).when(unchanged);
+        floors.drop_through(version, store.now_ms());
         let batch = Batch {
             // Snapshots shrink with it.
             step: Some(Step::Epoch),
-            ..Batch::of([write, precedence.write()])
+            ..Batch::of([Write::put(Floors::key(), floors.encode()?).when(unchanged)])
         };
         match store.commit(space, batch).await? {
-            Commit::Refused(Refusal::Conflict { write, .. }) => precedence.late(write).await?,
+            Commit::Refused(Refusal::Conflict { .. }) => {}
             Commit::Applied(_) | Commit::Refused(_) => return Ok(()),
         }
     }

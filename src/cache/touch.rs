@@ -5,8 +5,11 @@ use super::{
     refusal::refused,
     rules,
     rules::At,
+    snapshot::Snapshot,
     write::{GROWS, only},
 };
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{
     error::{Result, Violations},
     store::{Action, Check, Key, Mode, Outcome, Write},
@@ -34,7 +37,7 @@ impl Cache {
             &mut violations,
         );
         let namespace = rules::place(tenancy, namespace, key, violations)?;
-        let touch = || {
+        let touch = |_: &Snapshot| {
             let key = Key::entry(namespace, key);
             Ok(vec![Write::new(key, Check::Any, Action::Touch(expiry))])
         };

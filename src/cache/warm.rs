@@ -58,6 +58,7 @@ impl NewEntry {
             tags: &self.tags,
             condition: self.condition,
             if_version: self.if_version,
+            lease_token: "",
         }
     }
 }

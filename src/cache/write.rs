@@ -2,44 +2,67 @@
 //! limits are decided in the commit; it does not know how.
 
 use super::{
-    Cache, Set, Written,
-    hidden::is_free,
+    Cache, Set, Written, lease,
     refusal::{is_quota, refused},
     rules,
     rules::At,
-    snapshot::ATTEMPTS,
+    snapshot::{ATTEMPTS, Snapshot},
 };
 use crate::{
     codec::frame,
     error::{Error, Result, Violations},
-    store::{
-        Applied, Batch, Check, Commit, Key, Limits, Metered, Mode, Outcome, Refusal, Write, charge,
-    },
+    store::{Applied, Batch, Commit, Key, Limits, Metered, Mode, Outcome, Refusal, Write, charge},
     tenant::{Counts, Tenancy, stats::Deeds},
 };
 
 impl Cache {
-    /// Writes an entry.
+    /// Writes an entry; where it is a refill, ends its lease.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::EntryTooLarge`], [`Error::ScopeMissing`],
-    /// [`Error::ConditionNotMet`], [`Error::QuotaExceeded`], and the store's.
+    /// [`Error::ConditionNotMet`], also of a lease that holds no more,
+    /// [`Error::QuotaExceeded`], and the store's.
     pub async fn set(&self, tenancy: &Tenancy, namespace: &str, set: &Set<'_>) -> Result<Written> {
         let mut violations = Violations::default();
         let namespace = rules::namespace(namespace, &mut violations);
         let allowed = rules::set(set, At::Request, tenancy, &self.settings, violations)?;
         tenancy.reach_key(namespace, set.key)?;
+        let lease = allowed.lease;
+        let refilled = lease.map(|token| token.of(tenancy, namespace, set.key));
+        let refilled = refilled.transpose()?;
 
         let mut deeds = Deeds::default();
-        let put = || {
+        let put = |snapshot: &Snapshot| {
             let (write, done) = self.put(tenancy, namespace, set, &allowed)?;
             deeds = done;
-            Ok(vec![write])
+            Ok(match refilled {
+                Some(version) => {
+                    let floors = &snapshot.floors;
+                    let void = floors.void(namespace, set.key.as_bytes(), set.tags);
+                    lease::refill(write, version, void)
+                }
+                None => vec![write],
+            })
         };
         let bytes = carried(set);
-        let applied = self
-            .commit(tenancy, namespace, Mode::Whole, GROWS, bytes, put)
+        let done = self
+            .attempt(
+                tenancy,
+                namespace,
+                Mode::Whole,
+                GROWS,
+                operation(bytes),
+                put,
+            )
             .await?;
+        let applied = match (done, refilled) {
+            (Ok(applied), _) => applied,
+            (Err(refusal), None) => return Err(refused(tenancy, &refusal)),
+            (Err(refusal), Some(version)) => {
+                let (key, refusal) = (set.key, &refusal);
+                return Err(self.lapsed(tenancy, namespace, key, version, refusal).await);
+            }
+        };
         let written = written(tenancy, only(applied)?, deeds.packed_bytes)?;
         tenancy.count_written(namespace, &deeds);
         Ok(written)
@@ -81,7 +104,7 @@ impl Cache {
         operations: u64,
     ) -> Result<Vec<Result<Written>>> {
         let mut puts = Vec::with_capacity(sets.len());
-        let put = || {
+        let put = |_: &Snapshot| {
             puts.clear();
             let mut writes = Vec::with_capacity(sets.len());
             for (set, allowed) in sets.iter().zip(&checked) {
@@ -109,104 +132,6 @@ impl Cache {
         };
         let results = checked.into_iter().map(result).collect();
         tenancy.count_written(namespace, &deeds);
-        Ok(results)
-    }
-
-    /// Removes an entry, if `if_version` is 0 or its version; whether there was
-    /// one.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`], [`Error::ScopeMissing`], [`Error::ConditionNotMet`]
-    /// where it has another version, and the store's.
-    pub async fn delete(
-        &self,
-        tenancy: &Tenancy,
-        namespace: &str,
-        key: &str,
-        if_version: i64,
-    ) -> Result<bool> {
-        let mut violations = Violations::default();
-        let version = rules::version(if_version, At::Request, &mut violations);
-        let namespace = rules::place(tenancy, namespace, key, violations)?;
-        let check = version.map_or(Check::Any, Check::Version);
-        let delete = || {
-            let write = Write::delete(Key::entry(namespace, key));
-            Ok(vec![write.when(check)])
-        };
-        let bytes = key.len() as u64;
-        let metered = operation(bytes);
-        let deleted = self
-            .attempt(tenancy, namespace, Mode::Whole, !GROWS, metered, delete)
-            .await?;
-        match deleted {
-            Ok(applied) => match only(applied)? {
-                Outcome::Done { existed, .. } => {
-                    tenancy.count_written(namespace, &deletes(existed.into()));
-                    Ok(existed)
-                }
-                Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
-            },
-            // What is to be removed is not there, whatever version was meant: an
-            // answer, and the refused commit has not metered it.
-            Err(Refusal::Conflict { found: None, .. }) => {
-                tenancy.account.meter.count(Counts {
-                    operations: 1,
-                    bytes_in: bytes,
-                    ..Counts::default()
-                });
-                tenancy.count_written(namespace, &deletes(0));
-                Ok(false)
-            }
-            Err(refusal) => Err(refused(tenancy, &refusal)),
-        }
-    }
-
-    /// Removes entries; for each, in order, whether there was one.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`], [`Error::BatchTooLarge`], [`Error::ScopeMissing`] for
-    /// the namespace, and the store's; for a key as [`Cache::delete`].
-    pub async fn batch_delete(
-        &self,
-        tenancy: &Tenancy,
-        namespace: &str,
-        keys: &[String],
-    ) -> Result<Vec<Result<bool>>> {
-        rules::batch("keys", keys.len(), &self.settings)?;
-        let namespace = rules::only_namespace(namespace)?;
-        tenancy.reach_namespace(namespace)?;
-
-        let check = |(index, key): (usize, &String)| {
-            rules::item_key(tenancy, namespace, key, At::Value("keys", index))
-        };
-        let checked: Vec<Result<()>> = keys.iter().enumerate().map(check).collect();
-        let delete = || {
-            let allowed = keys
-                .iter()
-                .zip(&checked)
-                .filter(|(_, allowed)| allowed.is_ok());
-            let delete = |(key, _): (&String, _)| Write::delete(Key::entry(namespace, key));
-            Ok(allowed.map(delete).collect())
-        };
-        let bytes = keys.iter().map(|key| key.len() as u64);
-        let items = (&*checked, bytes, 1);
-        let outcomes = self
-            .commit_each(tenancy, namespace, items, !GROWS, delete)
-            .await?;
-        let mut outcomes = outcomes.into_iter();
-        let mut deleted = 0;
-        let result = |allowed: Result<()>| {
-            allowed?;
-            match outcomes.next().ok_or_else(short)? {
-                Outcome::Done { existed, .. } => {
-                    deleted += u64::from(existed);
-                    Ok(existed)
-                }
-                Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
-            }
-        };
-        let results = checked.into_iter().map(result).collect();
-        tenancy.count_written(namespace, &deletes(deleted));
         Ok(results)
     }
 
@@ -243,13 +168,13 @@ impl Cache {
     /// Commits those writes of a batch that passed their checks, each beside the
     /// bytes that it carries, as so many operations; nothing is asked of the store
     /// where none did.
-    async fn commit_each<T>(
+    pub(super) async fn commit_each<T>(
         &self,
         tenancy: &Tenancy,
         namespace: &str,
         (checked, bytes, operations): (&[Result<T>], impl Iterator<Item = u64>, u64),
         grows: bool,
-        writes: impl FnMut() -> Result<Vec<Write>>,
+        writes: impl FnMut(&Snapshot) -> Result<Vec<Write>>,
     ) -> Result<Vec<Outcome>> {
         if checked.iter().all(Result::is_err) {
             return Ok(Vec::new());
@@ -275,7 +200,7 @@ impl Cache {
         mode: Mode,
         grows: bool,
         bytes: u64,
-        writes: impl FnMut() -> Result<Vec<Write>>,
+        writes: impl FnMut(&Snapshot) -> Result<Vec<Write>>,
     ) -> Result<Applied> {
         self.attempt(tenancy, namespace, mode, grows, operation(bytes), writes)
             .await?
@@ -286,14 +211,14 @@ impl Cache {
     /// the space has moved on since the snapshot was taken; the one commit that is
     /// applied meters the operation. When it ends, nothing is kept near of what was
     /// written: also where nobody knows whether it was.
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         tenancy: &Tenancy,
         namespace: &str,
         mode: Mode,
         grows: bool,
         metered: Metered,
-        mut writes: impl FnMut() -> Result<Vec<Write>>,
+        mut writes: impl FnMut(&Snapshot) -> Result<Vec<Write>>,
     ) -> Result<std::result::Result<Applied, Refusal>> {
         let limits = if grows {
             tenancy.limits
@@ -303,12 +228,15 @@ impl Cache {
         let mut snapshot = self.snapshot(tenancy).await?;
         let mut leaving = None;
         for _ in 0..ATTEMPTS {
-            let mut writes = writes()?;
+            let mut writes = writes(&snapshot)?;
             leaving.get_or_insert_with(|| self.memory.leaving(&tenancy.space, &writes));
-            snapshot = self.hide(tenancy, namespace, snapshot, &mut writes).await?;
+            let asked = writes.len();
+            if !lease::is_refill(&writes) {
+                snapshot = self.hide(tenancy, namespace, snapshot, &mut writes).await?;
+                lease::forget_leases(&mut writes);
+            }
             let batch = Batch {
                 view: Some(snapshot.view),
-                later: snapshot.view.epoch > 0 && writes.iter().all(is_free),
                 mode,
                 writes,
                 limits,
@@ -317,9 +245,11 @@ impl Cache {
                 note: None,
             };
             match self.store.commit(&tenancy.space, batch).await? {
-                Commit::Applied(applied) => {
-                    if snapshot.view.epoch == 0 {
-                        // The first commit begins the first epoch; nothing came between.
+                Commit::Applied(mut applied) => {
+                    applied.outcomes.truncate(asked);
+                    if applied.view != snapshot.view {
+                        // A space's first commit begins its first epoch; nothing
+                        // else can have come between.
                         self.keep(tenancy, applied.view, snapshot.floors.clone());
                     }
                     let refused = applied.outcomes.iter().any(
@@ -364,14 +294,6 @@ pub(super) fn operation(bytes: u64) -> Metered {
     }
 }
 
-/// Entries that were there and were deleted.
-fn deletes(deletes: u64) -> Deeds {
-    Deeds {
-        deletes,
-        ..Deeds::default()
-    }
-}
-
 /// Bytes of key and value that a write carries.
 fn carried(set: &Set<'_>) -> u64 {
     set.key.len() as u64 + set.value.len() as u64
@@ -395,6 +317,6 @@ fn written(tenancy: &Tenancy, outcome: Outcome, stored_bytes: u64) -> Result<Wri
     }
 }
 
-fn short() -> Error {
+pub(super) fn short() -> Error {
     Error::Internal("the store answered fewer outcomes than it was given writes".to_owned())
 }

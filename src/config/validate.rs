@@ -264,6 +264,13 @@ fn cache(config: &Config, note: Note<'_>) {
         1,
         10_000,
     );
+    span(
+        note,
+        "cache.lease.stale_for",
+        cache.lease.stale_for,
+        Duration::ZERO,
+        DAY,
+    );
     number(note, "cache.max_tags", cache.max_tags, 0, 64);
     number(note, "cache.max_tag_bytes", cache.max_tag_bytes, 1, 1024);
     number(

@@ -1,6 +1,7 @@
 //! CacheService: messages into calls of the cache, and its answers into
 //! messages. It does not know what may be asked for; the cache refuses.
 
+mod lease;
 mod message;
 mod stats;
 mod warming;
@@ -21,6 +22,7 @@ use crate::{
         InvalidateCacheResponse, ListKeysRequest, ListKeysResponse, SetRequest, SetResponse,
         TouchRequest, TouchResponse, WarmCacheRequest, WarmCacheResponse,
         WatchInvalidationsRequest, WatchInvalidationsResponse, cache_service_server::CacheService,
+        invalidate_cache_request::Target,
     },
     tenant::{Access, Tenancy, Tenants, page},
 };
@@ -249,14 +251,49 @@ impl CacheApi {
         let tenancy = self
             .admit(context, &request.tenant_id, Access::Write)
             .await?;
-        let target = request.target.as_ref().map(message::invalidation);
+        let namespace = &request.namespace;
         let Flushed {
             invalidated,
             generation,
-        } = self
-            .cache
-            .invalidate(&tenancy, &request.namespace, target)
-            .await?;
+        } = match request.target {
+            Some(Target::Keys(keys)) => {
+                self.cache
+                    .invalidate_keys(&tenancy, namespace, &keys.keys)
+                    .await?
+            }
+            Some(Target::Prefix(prefix)) => {
+                self.cache
+                    .invalidate_prefix(&tenancy, namespace, &prefix)
+                    .await?
+            }
+            Some(Target::Tags(tags)) => {
+                self.cache
+                    .invalidate_tags(&tenancy, namespace, &tags.tags)
+                    .await?
+            }
+            Some(Target::WholeNamespace(true)) => {
+                self.cache.flush_namespace(&tenancy, namespace).await?
+            }
+            Some(Target::WholeTenant(true)) => self.cache.flush_tenant(&tenancy).await?,
+            Some(Target::WholeNamespace(false)) => {
+                return Err(Error::invalid(
+                    "whole_namespace",
+                    "must be true where it is set",
+                ));
+            }
+            Some(Target::WholeTenant(false)) => {
+                return Err(Error::invalid(
+                    "whole_tenant",
+                    "must be true where it is set",
+                ));
+            }
+            None => {
+                return Err(Error::invalid(
+                    "target",
+                    "one of keys, prefix, tags, whole_namespace and whole_tenant must be set",
+                ));
+            }
+        };
         Ok(InvalidateCacheResponse {
             invalidated: int64(invalidated),
             generation: int64(generation),
@@ -315,17 +352,16 @@ impl CacheService for CacheApi {
         &self,
         request: Request<GetOrLeaseRequest>,
     ) -> Answer<GetOrLeaseResponse> {
-        let (context, _) = Context::of(request)?;
-        context.answer(Err(Error::Internal("SCAFFOLD".into())))
+        let (context, request) = Context::of(request)?;
+        context.answer(self.read_or_lease(&context, request).await)
     }
 
     async fn warm_cache(
         &self,
         request: Request<tonic::Streaming<WarmCacheRequest>>,
     ) -> Answer<WarmCacheResponse> {
-        let headers = request.metadata().clone().into_headers();
         let (context, messages) = Context::of(request)?;
-        self.warm(&context, &headers, messages).await
+        self.warm(&context, messages).await
     }
 
     type WatchInvalidationsStream = futures::stream::BoxStream<

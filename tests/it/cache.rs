@@ -4,6 +4,7 @@
 mod budget;
 mod flush;
 mod invalidate;
+mod lease;
 mod near;
 mod recorder;
 mod rules;
@@ -148,6 +149,9 @@ pub fn settings() -> config::Cache {
             min_bytes: 1024,
             min_saving_percent: 10,
         },
+        lease: config::Lease {
+            stale_for: Duration::from_secs(30),
+        },
     }
 }
 
@@ -193,6 +197,7 @@ pub(crate) fn set<'a>(key: &'a str, value: &'a str) -> Set<'a> {
         tags: &[],
         condition: Some(Condition::None),
         if_version: 0,
+        lease_token: "",
     }
 }
 

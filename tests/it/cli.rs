@@ -6,7 +6,6 @@ mod closed;
 mod commands;
 mod encryption;
 mod export;
-mod invalidate;
 mod metering;
 mod serving;
 mod stand_in;

@@ -22,6 +22,7 @@ mod rpc;
 mod sdk;
 mod server;
 mod staleness;
+mod stampede;
 mod store;
 mod tenant;
 mod tidy;

@@ -8,7 +8,7 @@
 
 mod census;
 mod crash;
-mod fleet;
+pub mod fleet;
 mod idle;
 mod level;
 mod rate;
@@ -59,7 +59,7 @@ pub fn row<const N: usize>(cells: [&dyn Display; N]) -> [String; N] {
 }
 
 /// Creates a tenant and returns its key.
-async fn tenant(admin: &Clients, tenant_id: &str, quotas: Quotas) -> String {
+pub async fn tenant(admin: &Clients, tenant_id: &str, quotas: Quotas) -> String {
     let request = CreateTenantRequest {
         tenant_id: tenant_id.into(),
         plan: "enterprise".into(),

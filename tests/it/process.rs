@@ -17,5 +17,3 @@ mod restarted;
 mod start;
 mod surface;
 mod warm_start;
-
-pub use killed::{client, space};

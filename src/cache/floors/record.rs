@@ -3,17 +3,17 @@
 //! # Format 2
 //!
 //! JSON: `{"format":2,"job_ms":..,"floors":[{"namespace":..,"all":..,"tagged":..,
-//! "prefixes":{..},"tags":{..}}]}`. A version of 2^64 - 1 is that of the record
+//! "prefixes":{..},"tags":{..}}],"past":..}`. A version of 2^64 - 1 is that of the record
 //! itself, so that the write that raises a floor needs no other to learn how high.
 //! Format 1 was `{"floors":{namespace: version}}`. Its readers find a list where
 //! they expect a map, and answer INTERNAL rather than show what is gone; a record
-//! without floors is `{}`, which both read.
+//! without floors has no list, and both read it.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Floors, Marks};
+use super::{Floors, Marks, past::Past};
 use crate::{
     error::{Error, Result},
     store::Record,
@@ -28,8 +28,10 @@ struct Stored {
     format: u32,
     #[serde(default)]
     job_ms: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Held::is_empty")]
     floors: Held,
+    #[serde(default, skip_serializing_if = "Past::is_empty")]
+    past: Past,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,6 +46,12 @@ struct Named {
     namespace: Box<str>,
     #[serde(flatten)]
     marks: Marks,
+}
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Second(floors) if floors.is_empty())
+    }
 }
 
 impl Default for Held {
@@ -79,14 +87,16 @@ impl Floors {
             version: None,
             job_ms: stored.job_ms,
             namespaces,
+            past: stored.past,
         };
+        floors.past.measure();
         floors.settle(record.version);
         Ok(floors)
     }
 
     /// The value of their record.
     pub(in crate::cache) fn encode(&self) -> Result<Vec<u8>> {
-        if self.is_empty() {
+        if self.is_empty() && self.past.is_empty() {
             return Ok(b"{}".to_vec());
         }
         let name = |(namespace, marks): (&Box<str>, &Marks)| Named {
@@ -97,6 +107,7 @@ impl Floors {
             format: FORMAT,
             job_ms: self.job_ms,
             floors: Held::Second(self.namespaces.iter().map(name).collect()),
+            past: self.past.clone(),
         };
         serde_json::to_vec(&stored).map_err(|error| Error::Internal(error.to_string()))
     }

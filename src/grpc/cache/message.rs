@@ -4,9 +4,9 @@
 use prost_types::{Duration, Timestamp};
 
 use crate::{
-    cache::{Condition, Consistency, Entry, Freshness, Invalidation, KeyInfo, NewEntry, Set},
+    cache::{Condition, Consistency, Entry, Freshness, KeyInfo, Leased, NewEntry, Refill, Set},
     grpc::convert::{int64, timestamp},
-    proto::v1::{self, invalidate_cache_request::Target},
+    proto::v1,
 };
 
 /// Nanoseconds of a millisecond.
@@ -39,6 +39,7 @@ pub(super) fn set(request: &v1::SetRequest) -> Set<'_> {
         tags: &request.tags,
         condition: condition(request.condition),
         if_version: request.if_version,
+        lease_token: &request.lease_token,
     }
 }
 
@@ -51,6 +52,7 @@ pub(super) fn item(entry: &v1::SetEntry) -> Set<'_> {
         tags: &entry.tags,
         condition: condition(entry.condition),
         if_version: entry.if_version,
+        lease_token: "",
     }
 }
 
@@ -63,16 +65,6 @@ pub(super) fn owned(entry: v1::SetEntry) -> NewEntry {
         tags: entry.tags,
         condition: condition(entry.condition),
         if_version: entry.if_version,
-    }
-}
-
-pub(super) fn invalidation(target: &Target) -> Invalidation<'_> {
-    match target {
-        Target::Keys(keys) => Invalidation::Keys(&keys.keys),
-        Target::Prefix(prefix) => Invalidation::Prefix(prefix),
-        Target::Tags(tags) => Invalidation::Tags(&tags.tags),
-        Target::WholeNamespace(whole) => Invalidation::Namespace(*whole),
-        Target::WholeTenant(whole) => Invalidation::Tenant(*whole),
     }
 }
 
@@ -96,6 +88,32 @@ pub(super) fn entry(key: String, entry: Entry) -> v1::CacheEntry {
         create_time: Some(timestamp(entry.create_ms)),
         expire_time: time(entry.expire_ms),
         stored_bytes: int64(entry.stored_bytes),
+    }
+}
+
+pub(super) fn refill(request: &v1::GetOrLeaseRequest) -> Refill {
+    Refill {
+        duration_ms: request.lease_duration.as_ref().map(span_ms),
+        stale_ok: request.stale_ok,
+    }
+}
+
+pub(super) fn leased(key: String, leased: Leased) -> v1::GetOrLeaseResponse {
+    match leased {
+        Leased::Entry(found) => v1::GetOrLeaseResponse {
+            entry: Some(entry(key, found)),
+            ..Default::default()
+        },
+        Leased::Refill(lease_token) => v1::GetOrLeaseResponse {
+            lease_token,
+            ..Default::default()
+        },
+        Leased::Wait { again, stale } => v1::GetOrLeaseResponse {
+            stale: stale.is_some(),
+            entry: stale.map(|stale| entry(key, stale)),
+            retry_after: again.try_into().ok(),
+            ..Default::default()
+        },
     }
 }
 

@@ -10,7 +10,7 @@ use riptide_persistence::{
 
 use super::{Rig, get, keys, recorder::Recorder, set, settings, tenancy};
 
-const NONE: Calls = Calls {
+pub const NONE: Calls = Calls {
     read: 0,
     commit: 0,
     list: 0,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use riptide_persistence::{
     proto::v1::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaMode, CheckQuotaRequest,
-        CreateTenantRequest, CustomQuota, DeleteRequest, GetCacheStatsRequest, GetRequest,
-        GetTenantRequest, ListKeysRequest, ListTenantsRequest, Quotas, SetEntry, SetRequest,
-        Tenant, TouchRequest, UpdateTenantRequest,
+        CreateTenantRequest, CustomQuota, DeleteRequest, GetCacheStatsRequest, GetOrLeaseRequest,
+        GetRequest, GetTenantRequest, ListKeysRequest, ListTenantsRequest, Quotas, SetEntry,
+        SetRequest, Tenant, TouchRequest, UpdateTenantRequest,
     },
     store::{Calls, METER_SPACES},
 };
@@ -107,9 +107,14 @@ async fn an_rpc_costs_what_the_budget_allows(#[case] kind: Kind) {
     // What the first call of a tenant looks up is remembered by all others.
     tenant.cache.set(set()).await.unwrap();
     tenant.cache.get(get()).await.unwrap();
+    let warm = SetRequest {
+        key: "warm".into(),
+        ..Default::default()
+    };
+    tenant.cache.set(warm).await.unwrap();
 
     macro_rules! assert_cost {
-        ($client:ident.$service:ident.$rpc:ident, $cost:ident, $request:expr) => {{
+        ($client:ident.$service:ident.$rpc:ident, $cost:expr, $request:expr) => {{
             let request = $request;
             let mut client = $client.$service.clone();
             let cost = cost(&server, async |attempt| client.$rpc(request(attempt)).await).await;
@@ -134,6 +139,19 @@ async fn an_rpc_costs_what_the_budget_allows(#[case] kind: Kind) {
         ..Default::default()
     };
     assert_cost!(tenant.cache.delete, COMMIT, delete);
+
+    let lease = |attempt| GetOrLeaseRequest {
+        key: format!("leased {attempt}"),
+        ..Default::default()
+    };
+    let taken = Calls { read: 1, ..COMMIT };
+    assert_cost!(tenant.cache.get_or_lease, taken, lease);
+    assert_cost!(tenant.cache.get_or_lease, READ, lease);
+    let there = |_| GetOrLeaseRequest {
+        key: "warm".into(),
+        ..Default::default()
+    };
+    assert_cost!(tenant.cache.get_or_lease, NONE, there);
 
     let keys: Vec<String> = (0..100).map(|n| format!("k{n}")).collect();
     let entries = || {

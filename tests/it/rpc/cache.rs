@@ -2,8 +2,8 @@
 //! answers come about.
 
 mod input;
-mod invalidate;
 mod isolation;
+mod lease;
 mod stats;
 mod warm;
 

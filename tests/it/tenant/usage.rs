@@ -148,6 +148,7 @@ fn set<'a>(key: &'a str, value: &'a [u8], ttl_ms: Option<i64>) -> Set<'a> {
         tags: &[],
         condition: Some(Condition::None),
         if_version: 0,
+        lease_token: "",
     }
 }
 
