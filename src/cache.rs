@@ -24,6 +24,7 @@ mod lease;
 mod list;
 mod memory;
 mod near;
+mod precedence;
 mod read;
 mod recall;
 mod refusal;
@@ -39,7 +40,7 @@ mod write;
 use std::sync::Arc;
 
 pub use entry::{Condition, Consistency, Entry, Freshness, Set, Touched, Written};
-pub use flush::Flushed;
+pub use flush::{Flushed, Invalidation};
 pub use lease::{LEASE_MS, Leased, Refill};
 pub use list::{KeyInfo, Listing, Range};
 pub use memory::Memory;

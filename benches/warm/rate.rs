@@ -213,7 +213,8 @@ fn command(server: &Process, lines: &Path) -> Result<u64> {
     let said = String::from_utf8_lossy(&ran.stderr);
     ensure!(ran.status.success(), "cache warm: {}: {said}", ran.status);
     let told: serde_json::Value = serde_json::from_slice(&ran.stdout)?;
-    told["stored"].as_u64().context("stored")
+    let stored = told.get("stored").and_then(serde_json::Value::as_u64);
+    stored.context("it does not tell what was stored")
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -8,6 +8,7 @@
 use super::{
     Cache,
     floors::{Floors, MAX_FLOORS, Target},
+    precedence::Precedence,
     refusal::{RECLAIM, refused},
     rules,
     rules::At,
@@ -34,7 +35,61 @@ pub struct Flushed {
     pub generation: u64,
 }
 
+/// What is to disappear, as a request names it.
+#[derive(Clone, Copy, Debug)]
+pub enum Invalidation<'a> {
+    /// These keys of the namespace.
+    Keys(&'a [String]),
+    /// Keys of the namespace that begin so.
+    Prefix(&'a str),
+    /// Entries of the namespace that have any of these tags.
+    Tags(&'a [String]),
+    /// The whole namespace; only true makes sense.
+    Namespace(bool),
+    /// All namespaces, likewise.
+    Tenant(bool),
+}
+
 impl Cache {
+    /// Makes disappear what a request names; `None` where it names nothing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], and those of the calls for each.
+    pub async fn invalidate(
+        &self,
+        tenancy: &Tenancy,
+        namespace: &str,
+        target: Option<Invalidation<'_>>,
+    ) -> Result<Flushed> {
+        let untrue = "must be true where it is set";
+        let (field, allowed) = match target {
+            Some(Invalidation::Keys(keys)) => {
+                return self.invalidate_keys(tenancy, namespace, keys).await;
+            }
+            Some(Invalidation::Prefix(prefix)) => {
+                return self.invalidate_prefix(tenancy, namespace, prefix).await;
+            }
+            Some(Invalidation::Tags(tags)) => {
+                return self.invalidate_tags(tenancy, namespace, tags).await;
+            }
+            Some(Invalidation::Namespace(true)) => {
+                return self.flush_namespace(tenancy, namespace).await;
+            }
+            Some(Invalidation::Tenant(true)) => return self.flush_tenant(tenancy).await,
+            Some(Invalidation::Namespace(false)) => ("whole_namespace", untrue),
+            Some(Invalidation::Tenant(false)) => ("whole_tenant", untrue),
+            None => (
+                "target",
+                "one of keys, prefix, tags, whole_namespace and whole_tenant must be set",
+            ),
+        };
+        let mut violations = Violations::default();
+        rules::namespace(namespace, &mut violations);
+        violations.add(field, allowed);
+        violations.check()?;
+        Err(Error::invalid(field, allowed))
+    }
+
     /// Removes entries of a namespace; none where a key breaks a rule.
     ///
     /// # Errors
@@ -138,6 +193,7 @@ impl Cache {
         let _turn = self.memory.snapshots.turn(tenancy.incarnation).await;
         let _passing = self.memory.snapshots.passing(tenancy.incarnation);
         let mut snapshot = self.snapshot(tenancy).await?;
+        let mut precedence = Precedence::new(&self.store, &tenancy.space);
         let mut left: Option<JobId> = None;
         for _ in 0..ATTEMPTS {
             let mut floors = Floors::clone(&snapshot.floors);
@@ -152,10 +208,11 @@ impl Cache {
                 floors.left_job(now_ms);
             }
             let write = Write::put(Floors::key(), floors.encode()?);
+            let write = write.when(snapshot.floors.unchanged());
             let batch = Batch {
                 step: Some(Step::Epoch),
                 metered: operation(0),
-                ..Batch::of([write.when(snapshot.floors.unchanged())])
+                ..Batch::of([write, precedence.write()])
             };
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(applied) => {
@@ -170,8 +227,9 @@ impl Cache {
                 }
                 // Another flush came between, or all that was hidden is removed: then
                 // the job may be gone with it, that was left for this.
-                Commit::Refused(Refusal::Conflict { .. }) => {
+                Commit::Refused(Refusal::Conflict { write, .. }) => {
                     self.withdraw(left.take()).await?;
+                    precedence.late(write).await?;
                     snapshot = self.reload(tenancy).await?;
                 }
                 Commit::Refused(refusal) => {
@@ -241,7 +299,7 @@ impl Cache {
     }
 }
 
-/// The version that the one write of a batch was given.
+/// The version that the first write of a batch was given.
 fn version(applied: &Applied) -> Result<u64> {
     match applied.outcomes.first() {
         Some(Outcome::Done { version, .. }) => Ok(*version),

@@ -70,13 +70,16 @@ impl Cache {
     }
 }
 
+/// Whether a write puts an entry whatever was there: then no floor bears on it, as
+/// the entry's version is above all.
+pub(super) fn is_free(write: &Write) -> bool {
+    let puts = matches!(write.action, Action::Put { .. });
+    puts && write.check == Check::Any && write.key.table == Table::Entry
+}
+
 /// Whether what was there decides what a write does, or what it answers.
 fn depends(write: &Write) -> bool {
-    write.key.table == Table::Entry
-        && !matches!(
-            (write.check, &write.action),
-            (Check::Any, Action::Put { .. })
-        )
+    write.key.table == Table::Entry && !is_free(write)
 }
 
 /// The user's part of an entry's path.

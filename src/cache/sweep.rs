@@ -11,6 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     floors::Floors,
     hidden::{Looked, TAGGED_BYTES},
+    precedence::Precedence,
     snapshot::{ATTEMPTS, floors},
 };
 use crate::{
@@ -176,6 +177,7 @@ impl Sweep for Sweeper {
 
 /// Drops the floors that hide nothing above this version: all beneath is removed.
 async fn drop_floors(store: &Handle, space: &Space, version: u64) -> Result<()> {
+    let mut precedence = Precedence::new(store, space);
     for _ in 0..ATTEMPTS {
         let (_, mut floors) = floors(store, space).await?;
         let unchanged = floors.unchanged();
@@ -183,13 +185,14 @@ async fn drop_floors(store: &Handle, space: &Space, version: u64) -> Result<()> 
             return Ok(());
         }
         floors.drop_through(version, store.now_ms());
+        let write = Write::put(Floors::key(), floors.encode()?).when(unchanged);
         let batch = Batch {
             // Snapshots shrink with it.
             step: Some(Step::Epoch),
-            ..Batch::of([Write::put(Floors::key(), floors.encode()?).when(unchanged)])
+            ..Batch::of([write, precedence.write()])
         };
         match store.commit(space, batch).await? {
-            Commit::Refused(Refusal::Conflict { .. }) => {}
+            Commit::Refused(Refusal::Conflict { write, .. }) => precedence.late(write).await?,
             Commit::Applied(_) | Commit::Refused(_) => return Ok(()),
         }
     }

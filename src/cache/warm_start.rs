@@ -223,7 +223,8 @@ impl WarmStart {
             return Ok(());
         }
         let (registry, key) = (Space::registry(), tenants_key());
-        let read = self.cache.store.read(&registry, 0, &[key.clone()]).await?;
+        let keys = std::slice::from_ref(&key);
+        let read = self.cache.store.read(&registry, 0, keys).await?;
         let record = read.records.into_iter().next().flatten();
         let heat = Heat::decode(record.as_ref()).seen(kept, MOST_TENANTS);
         let version = record.map(|record| record.version);

@@ -2,7 +2,9 @@
 //! limits are decided in the commit; it does not know how.
 
 use super::{
-    Cache, Set, Written, lease,
+    Cache, Set, Written,
+    hidden::is_free,
+    lease,
     refusal::{is_quota, refused},
     rules,
     rules::At,
@@ -231,12 +233,14 @@ impl Cache {
             let mut writes = writes(&snapshot)?;
             leaving.get_or_insert_with(|| self.memory.leaving(&tenancy.space, &writes));
             let asked = writes.len();
+            let free = writes.iter().all(is_free);
             if !lease::is_refill(&writes) {
                 snapshot = self.hide(tenancy, namespace, snapshot, &mut writes).await?;
                 lease::forget_leases(&mut writes);
             }
             let batch = Batch {
                 view: Some(snapshot.view),
+                later: snapshot.view.epoch > 0 && free,
                 mode,
                 writes,
                 limits,
@@ -247,9 +251,8 @@ impl Cache {
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(mut applied) => {
                     applied.outcomes.truncate(asked);
-                    if applied.view != snapshot.view {
-                        // A space's first commit begins its first epoch; nothing
-                        // else can have come between.
+                    if snapshot.view.epoch == 0 {
+                        // The first commit begins the first epoch; nothing came between.
                         self.keep(tenancy, applied.view, snapshot.floors.clone());
                     }
                     let refused = applied.outcomes.iter().any(

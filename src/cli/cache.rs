@@ -1,5 +1,6 @@
 //! `cache`: the entries of a tenant. It knows nothing of how they are kept.
 
+mod invalidation;
 mod stats;
 mod warm;
 
@@ -21,7 +22,7 @@ use super::{
     tenant::PAGE,
 };
 use crate::proto::v1::{
-    DeleteRequest, GetRequest, InvalidateCacheRequest, ListKeysRequest, SetCondition, SetRequest,
+    DeleteRequest, GetRequest, ListKeysRequest, SetCondition, SetRequest,
     invalidate_cache_request::Target,
 };
 
@@ -62,6 +63,9 @@ pub(super) enum Command {
     /// Store entries and pull keys near, from a file of lines.
     #[command(after_help = warm::HELP)]
     Warm(warm::Warm),
+    /// Make entries disappear at once: of these keys, with a prefix or with tags, or
+    /// all of a namespace or of the tenant.
+    Invalidate(invalidation::Invalidate),
     /// Make all entries of a namespace, or of the tenant, disappear at once.
     Flush {
         /// All namespaces of the tenant; needs --yes.
@@ -119,14 +123,14 @@ pub(super) struct Set {
 
 impl Command {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
-        if let Self::Flush {
-            whole_tenant: true,
-            yes: false,
-        } = self
-        {
-            let message = "--whole-tenant makes every entry of the tenant disappear; add --yes";
-            return Err(Failure::usage(message));
-        }
+        let confirmed = match &self {
+            Self::Flush { whole_tenant, yes } => {
+                invalidation::confirm("--whole-tenant", *whole_tenant, *yes)
+            }
+            Self::Invalidate(invalidate) => invalidate.confirm(),
+            _ => Ok(()),
+        };
+        confirmed?;
         // The value first: there is no call where it cannot be read.
         let value = match &self {
             Self::Set(set) => set.read()?,
@@ -161,29 +165,13 @@ impl Command {
             Self::Stats(stats) => stats.run(global, &client).await,
             Self::List { prefix, limit } => list(global, &client, prefix, limit).await,
             Self::Warm(warm) => warm.run(global, &client).await,
+            Self::Invalidate(invalidate) => invalidate.run(global, &client).await,
             Self::Flush { whole_tenant, .. } => {
                 let target = match whole_tenant {
                     true => Target::WholeTenant(true),
                     false => Target::WholeNamespace(true),
                 };
-                let request = InvalidateCacheRequest {
-                    tenant_id: global.tenant_id(),
-                    namespace: global.namespace(),
-                    target: Some(target),
-                };
-                let flushed = client
-                    .caches()
-                    .invalidate_cache(client.request(request))
-                    .await?;
-                let flushed = flushed.into_inner();
-                let result = json!({
-                    "invalidated": flushed.invalidated,
-                    "generation": flushed.generation,
-                });
-                show(global.output, &result, || match whole_tenant {
-                    true => format!("flushed: {} entries", flushed.invalidated),
-                    false => "flushed".to_owned(),
-                })
+                invalidation::invalidate(global, &client, target, "flushed").await
             }
         }
     }

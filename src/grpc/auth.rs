@@ -52,7 +52,7 @@ pub(super) fn permit(caller: &Caller, method: &Method) -> Result<()> {
 }
 
 /// The key in `authorization: Bearer <key>`.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     let Some(value) = headers.get(AUTHORIZATION) else {
         return Ok(None);
     };

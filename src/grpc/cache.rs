@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{Context, Health, convert::int64, status::rpc_status};
 use crate::{
     cache::{Cache, Flushed, Range, Written},
-    error::{Error, Result},
+    error::Result,
     proto::v1::{
         BatchDeleteRequest, BatchDeleteResponse, BatchDeleteResult, BatchGetRequest,
         BatchGetResponse, BatchGetResult, BatchSetRequest, BatchSetResponse, BatchSetResult,
@@ -22,7 +22,6 @@ use crate::{
         InvalidateCacheResponse, ListKeysRequest, ListKeysResponse, SetRequest, SetResponse,
         TouchRequest, TouchResponse, WarmCacheRequest, WarmCacheResponse,
         WatchInvalidationsRequest, WatchInvalidationsResponse, cache_service_server::CacheService,
-        invalidate_cache_request::Target,
     },
     tenant::{Access, Tenancy, Tenants, page},
 };
@@ -251,49 +250,14 @@ impl CacheApi {
         let tenancy = self
             .admit(context, &request.tenant_id, Access::Write)
             .await?;
-        let namespace = &request.namespace;
+        let target = request.target.as_ref().map(message::invalidation);
         let Flushed {
             invalidated,
             generation,
-        } = match request.target {
-            Some(Target::Keys(keys)) => {
-                self.cache
-                    .invalidate_keys(&tenancy, namespace, &keys.keys)
-                    .await?
-            }
-            Some(Target::Prefix(prefix)) => {
-                self.cache
-                    .invalidate_prefix(&tenancy, namespace, &prefix)
-                    .await?
-            }
-            Some(Target::Tags(tags)) => {
-                self.cache
-                    .invalidate_tags(&tenancy, namespace, &tags.tags)
-                    .await?
-            }
-            Some(Target::WholeNamespace(true)) => {
-                self.cache.flush_namespace(&tenancy, namespace).await?
-            }
-            Some(Target::WholeTenant(true)) => self.cache.flush_tenant(&tenancy).await?,
-            Some(Target::WholeNamespace(false)) => {
-                return Err(Error::invalid(
-                    "whole_namespace",
-                    "must be true where it is set",
-                ));
-            }
-            Some(Target::WholeTenant(false)) => {
-                return Err(Error::invalid(
-                    "whole_tenant",
-                    "must be true where it is set",
-                ));
-            }
-            None => {
-                return Err(Error::invalid(
-                    "target",
-                    "one of keys, prefix, tags, whole_namespace and whole_tenant must be set",
-                ));
-            }
-        };
+        } = self
+            .cache
+            .invalidate(&tenancy, &request.namespace, target)
+            .await?;
         Ok(InvalidateCacheResponse {
             invalidated: int64(invalidated),
             generation: int64(generation),
@@ -360,8 +324,9 @@ impl CacheService for CacheApi {
         &self,
         request: Request<tonic::Streaming<WarmCacheRequest>>,
     ) -> Answer<WarmCacheResponse> {
+        let headers = request.metadata().clone().into_headers();
         let (context, messages) = Context::of(request)?;
-        self.warm(&context, messages).await
+        self.warm(&context, &headers, messages).await
     }
 
     type WatchInvalidationsStream = futures::stream::BoxStream<

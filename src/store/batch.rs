@@ -12,6 +12,9 @@ pub struct Batch {
     /// space has moved on. Needed where entries are written. `None` takes the
     /// space as it is.
     pub view: Option<View>,
+    /// Whether a later epoch of the view's generation will do, for writes that do not
+    /// rely on what snapshots hold. An earlier one never does: it is another space.
+    pub later: bool,
     /// Whether the writes stand and fall together.
     pub mode: Mode,
     /// The writes, in order. In [`Mode::Whole`] their keys must differ.

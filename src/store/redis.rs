@@ -224,6 +224,7 @@ impl Store for Redis {
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {
         check(&batch)?;
         let mut basis = match batch.view {
+            Some(view) if batch.later => Basis::Since(view),
             Some(view) => Basis::View(view),
             // The keys name a generation: the first is tried, and the answer tells
             // the right one.

@@ -6,6 +6,7 @@ mod closed;
 mod commands;
 mod encryption;
 mod export;
+mod invalidate;
 mod metering;
 mod serving;
 mod stand_in;

@@ -17,3 +17,5 @@ mod restarted;
 mod start;
 mod surface;
 mod warm_start;
+
+pub use killed::{client, space};

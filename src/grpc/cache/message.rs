@@ -4,9 +4,12 @@
 use prost_types::{Duration, Timestamp};
 
 use crate::{
-    cache::{Condition, Consistency, Entry, Freshness, KeyInfo, Leased, NewEntry, Refill, Set},
+    cache::{
+        Condition, Consistency, Entry, Freshness, Invalidation, KeyInfo, Leased, NewEntry, Refill,
+        Set,
+    },
     grpc::convert::{int64, timestamp},
-    proto::v1,
+    proto::v1::{self, invalidate_cache_request::Target},
 };
 
 /// Nanoseconds of a millisecond.
@@ -65,6 +68,16 @@ pub(super) fn owned(entry: v1::SetEntry) -> NewEntry {
         tags: entry.tags,
         condition: condition(entry.condition),
         if_version: entry.if_version,
+    }
+}
+
+pub(super) fn invalidation(target: &Target) -> Invalidation<'_> {
+    match target {
+        Target::Keys(keys) => Invalidation::Keys(&keys.keys),
+        Target::Prefix(prefix) => Invalidation::Prefix(prefix),
+        Target::Tags(tags) => Invalidation::Tags(&tags.tags),
+        Target::WholeNamespace(whole) => Invalidation::Namespace(*whole),
+        Target::WholeTenant(whole) => Invalidation::Tenant(*whole),
     }
 }
 

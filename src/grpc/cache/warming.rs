@@ -5,15 +5,16 @@
 use std::sync::{Mutex, PoisonError};
 
 use futures::{Stream, stream};
+use http::HeaderMap;
 use tonic::{Status, Streaming};
 
 use super::{Answer, CacheApi, Context, message};
 use crate::{
     cache::{Failed, Part, Warmed},
     error::{Error, Result},
-    grpc::{Stage, convert::int64, status},
+    grpc::{Stage, auth, convert::int64, status},
     proto::v1::{WarmCacheRequest, WarmCacheResponse, WarmFailure},
-    tenant::{Access, Permission, Scope, Tenancy},
+    tenant::{Access, Caller, Permission, Scope, Tenancy},
 };
 
 /// Why the messages ended before their end.
@@ -28,6 +29,8 @@ enum Trouble {
 struct Messages<'a> {
     api: &'a CacheApi,
     context: &'a Context,
+    /// The key that came with the call; `None` where it is the admin's.
+    bearer: Option<&'a str>,
     /// The first, until it was taken.
     first: Option<WarmCacheRequest>,
     rest: Streaming<WarmCacheRequest>,
@@ -42,13 +45,24 @@ impl CacheApi {
     pub(super) async fn warm(
         &self,
         context: &Context,
+        headers: &HeaderMap,
         mut messages: Streaming<WarmCacheRequest>,
     ) -> Answer<WarmCacheResponse> {
-        let first = messages.message().await?.unwrap_or_default();
+        let bearer = match &context.caller {
+            Caller::Admin => Ok(None),
+            Caller::Key(_) => auth::bearer(headers),
+        };
+        let bearer = bearer.map_err(|error| status::status(&error, context))?;
+        let first = match self.message(&mut messages).await {
+            Ok(first) => first.unwrap_or_default(),
+            Err(Trouble::Refused(error)) => return context.answer(Err(error)),
+            Err(Trouble::Broken(status)) => return Err(status),
+        };
         let namespace = first.namespace.clone();
         let messages = Messages {
             api: self,
             context,
+            bearer,
             tenant_id: first.tenant_id.clone(),
             namespace: first.namespace.clone(),
             first: Some(first),
@@ -71,6 +85,19 @@ impl CacheApi {
     }
 }
 
+impl CacheApi {
+    /// The next message; none is waited for when the server leaves.
+    async fn message(
+        &self,
+        messages: &mut Streaming<WarmCacheRequest>,
+    ) -> std::result::Result<Option<WarmCacheRequest>, Trouble> {
+        tokio::select! {
+            message = messages.message() => message.map_err(Trouble::Broken),
+            () = self.health.reached(Stage::Leaving) => Err(Trouble::Refused(Error::Draining)),
+        }
+    }
+}
+
 impl<'a> Messages<'a> {
     /// The parts that the messages bring, until there is trouble.
     fn parts(self, trouble: &'a Mutex<Option<Trouble>>) -> impl Stream<Item = Part> + Send + 'a {
@@ -88,12 +115,7 @@ impl<'a> Messages<'a> {
     async fn next(&mut self) -> std::result::Result<Option<Part>, Trouble> {
         let message = match self.first.take() {
             Some(first) => Some(first),
-            None => tokio::select! {
-                message = self.rest.message() => message.map_err(Trouble::Broken)?,
-                () = self.api.health.reached(Stage::Leaving) => {
-                    return Err(Trouble::Refused(Error::Draining));
-                }
-            },
+            None => self.api.message(&mut self.rest).await?,
         };
         let Some(message) = message else {
             return Ok(None);
@@ -101,10 +123,14 @@ impl<'a> Messages<'a> {
         self.part(message).await.map(Some).map_err(Trouble::Refused)
     }
 
-    /// Admits a message as a call that writes, and reads where it has keys.
+    /// Admits a message as a call that writes, and reads where it has keys; the
+    /// caller's key may have been revoked since the one before.
     async fn part(&mut self, message: WarmCacheRequest) -> Result<Part> {
         self.same("tenant_id", &message.tenant_id, &self.tenant_id)?;
         self.same("namespace", &message.namespace, &self.namespace)?;
+        if let Some(bearer) = self.bearer {
+            self.api.tenants.authenticate(Some(bearer)).await?;
+        }
         if !message.keys.is_empty() {
             let reads = Permission::Scope(Scope::CacheRead);
             self.context.caller.require(reads)?;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{
     super::{
         Action, Batch, Check, Expiry, Key, Limits, MAX_EXPIRE_MS, MAX_NOTE_BYTES, Metric, Mode,
-        Outcome, Refusal, Step, Table, Usage, Write, bucket_ms, charge,
+        Outcome, Refusal, Step, Table, Usage, View, Write, bucket_ms, charge,
     },
     fault::{Fault, Result},
     layout::{self, Head},
@@ -106,7 +106,13 @@ pub(super) fn decide(
     if state.gone_ms > 0 {
         return Ok(Decision::Refuse(Refusal::Gone));
     }
-    if batch.view.is_some_and(|view| view != state.view()) {
+    let now = state.view();
+    let passed = |view: View| {
+        view.generation != now.generation
+            || view.epoch > now.epoch
+            || (view.epoch < now.epoch && !batch.later)
+    };
+    if batch.view.is_some_and(passed) {
         return Ok(Decision::Refuse(Refusal::Stale(state.view())));
     }
     let mut attempt = Attempt {

@@ -27,7 +27,8 @@ local mode, viewed, epoch, generation, max_entries, max_bytes, step, changes,
 local n = (#ARGV - 1) / 2
 
 if removed == 1 then return 'G' end
-if (viewed == 1 and epoch ~= ep) or (viewed > 0 and generation ~= gen) then
+if (viewed == 1 and epoch ~= ep) or (viewed == 3 and epoch > ep)
+  or (viewed > 0 and generation ~= gen) then
   return 'S' .. pack('>I6I6', ep, gen)
 end
 

@@ -94,6 +94,8 @@ pub(super) enum Basis {
     Any,
     /// That the space is as the writer saw it.
     View(View),
+    /// The same, or that only its epoch has moved on.
+    Since(View),
     /// That entries live in this generation, which the keys name.
     Generation(u64),
 }
@@ -103,7 +105,7 @@ impl Basis {
     pub(super) fn generation(self) -> u64 {
         match self {
             Self::Any => 0,
-            Self::View(view) => view.generation,
+            Self::View(view) | Self::Since(view) => view.generation,
             Self::Generation(generation) => generation,
         }
     }
@@ -128,6 +130,7 @@ pub(super) fn batch(
         Basis::Any => (0, 0),
         Basis::View(view) => (1, view.epoch),
         Basis::Generation(_) => (2, 0),
+        Basis::Since(view) => (3, view.epoch),
     };
     out.put_u8(kind);
     out.put_uint(epoch, 6);

@@ -402,6 +402,39 @@ async fn a_confined_key_invalidates_no_more_than_it_reaches() {
     assert!(missing(cache.invalidate_prefix(&whole, "b", "x").await));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_invalidations_at_once_all_come_through() {
+    let rig = Arc::new(Rig::new());
+    let tenant = tenancy();
+    let replicas = [rig.cache.clone(), rig.replica(), rig.replica()];
+    let mut calls = tokio::task::JoinSet::new();
+    for caller in 0..24_usize {
+        let tenant = tenant.clone();
+        let cache = replicas[caller % 3].clone();
+        calls.spawn(async move {
+            let key = format!("key {caller}");
+            let tags = [format!("tag {}", caller / 2)];
+            for _ in 0..10 {
+                let set = tagged(&key, "v", &tags);
+                cache.set(&tenant, "", &set).await.unwrap();
+                // Both of a tag's entries go with either.
+                match caller % 4 {
+                    0 => cache.invalidate_prefix(&tenant, "", &key).await.unwrap(),
+                    _ => cache.invalidate_tags(&tenant, "", &tags).await.unwrap(),
+                };
+                assert_eq!(get(&cache, &tenant, "", &key).await.unwrap(), None);
+            }
+        });
+    }
+    while let Some(call) = calls.join_next().await {
+        call.unwrap();
+    }
+    assert!(rig.store.audit(&tenant.space).await.unwrap().agrees());
+    reclaimed(&rig, &tenant).await;
+    assert_eq!(rig.store.usage(&tenant.space).await.unwrap().entries, 0);
+    assert_eq!(floors(&rig, &tenant).await, "{}");
+}
+
 /// A conditional write races with invalidations of its tag and with other writes:
 /// of all that create the entry between two invalidations, one does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -26,7 +26,7 @@ const WRITERS: usize = 8;
 const ENOUGH: usize = 400;
 
 /// A client with a connection of its own.
-fn client(address: &str, key: &str) -> Clients {
+pub fn client(address: &str, key: &str) -> Clients {
     let endpoint = Endpoint::from_shared(address.to_owned()).unwrap();
     Clients::new(endpoint.connect_lazy(), Bearer::new(key))
 }
@@ -134,7 +134,7 @@ async fn get(acme: &mut Clients, key: String) -> Option<(u64, String)> {
 }
 
 /// The space of the only tenant.
-fn space(redis: &Redis) -> Space {
+pub fn space(redis: &Redis) -> Space {
     let keys = redis.cli(&["keys", "v1:{*}:s"]);
     let mut incarnations = keys.lines().filter_map(|key| {
         let name = key.strip_prefix("v1:{")?.strip_suffix("}:s")?;

@@ -2,6 +2,7 @@
 //! answers come about.
 
 mod input;
+mod invalidate;
 mod isolation;
 mod lease;
 mod stats;

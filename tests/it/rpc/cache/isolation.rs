@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use riptide_persistence::proto::v1::{
-    BatchGetRequest, BatchSetRequest, GetRequest, SetCondition, SetRequest,
+    BatchGetRequest, BatchSetRequest, GetRequest, SetCondition, SetRequest, Tags,
     invalidate_cache_request::Target,
 };
 use rstest::rstest;
 use tokio::sync::Semaphore;
 use tonic::Code;
 
-use super::{flush, get, item, set};
+use super::{flush, get, item, keys, set};
 use crate::{
     redis::Redis,
     server::{Backend, Kind, Server, reason},
@@ -141,16 +141,28 @@ async fn two_replicas_on_one_redis_agree_at_once() {
     let mut here = tenant.clients;
     let mut there = two.with_key(&tenant.secret);
 
-    here.cache.set(set("k", "v")).await.unwrap();
+    let tagged = |value: &'static str| SetRequest {
+        tags: keys(&["red", "green"]),
+        ..set("k", value)
+    };
+    here.cache.set(tagged("v")).await.unwrap();
     assert!(get(&there, "k").await.unwrap().is_some());
-    for target in [Target::WholeNamespace(true), Target::WholeTenant(true)] {
+    for target in [
+        Target::WholeNamespace(true),
+        Target::Tags(Tags {
+            tags: keys(&["blue", "green"]),
+        }),
+        Target::Prefix("k".into()),
+        Target::WholeTenant(true),
+    ] {
         here.cache.invalidate_cache(flush(target)).await.unwrap();
         assert_eq!(get(&there, "k").await.unwrap(), None);
         let absent = SetRequest {
             condition: SetCondition::IfAbsent.into(),
-            ..set("k", "again")
+            ..tagged("again")
         };
         there.cache.set(absent).await.unwrap();
         assert!(get(&here, "k").await.unwrap().is_some());
+        (here, there) = (there, here);
     }
 }

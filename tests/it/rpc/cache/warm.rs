@@ -13,8 +13,8 @@ use std::{
 use futures::{Stream, StreamExt, stream};
 use prost::Message;
 use riptide_persistence::proto::v1::{
-    CreateTenantRequest, Quotas, SetEntry, SuspendTenantRequest, SuspensionMode, WarmCacheRequest,
-    WarmCacheResponse,
+    CreateApiKeyRequest, CreateTenantRequest, Quotas, RevokeApiKeyRequest, SetEntry,
+    SuspendTenantRequest, SuspensionMode, WarmCacheRequest, WarmCacheResponse,
 };
 use rstest::rstest;
 use tokio::sync::mpsc;
@@ -332,6 +332,7 @@ async fn a_drain_ends_the_stream_and_tells_what_is_done(#[case] kind: Kind) {
     let clients = server.tenant("acme").await.clients;
     let (messages, answer) = open(&clients, None);
     messages.send(some(0, 5)).unwrap();
+    let (nothing, silent) = open(&clients, None);
     stored(&clients, "k4").await;
     server.begin_stop();
     let ended = answer.await.unwrap().unwrap_err();
@@ -340,7 +341,10 @@ async fn a_drain_ends_the_stream_and_tells_what_is_done(#[case] kind: Kind) {
         (Code::Unavailable, "DRAINING")
     );
     assert_eq!(before(&ended).stored, 5);
-    drop(messages);
+    // Also where nothing came yet.
+    let ended = silent.await.unwrap().unwrap_err();
+    assert_eq!(reason(&ended), "DRAINING");
+    drop((messages, nothing));
     server.stop().await;
 }
 
@@ -368,6 +372,38 @@ async fn a_tenant_that_is_suspended_meanwhile_is_warmed_no_further(#[case] kind:
     }
     let ended = answer.await.unwrap().unwrap_err();
     assert_eq!(reason(&ended), "TENANT_SUSPENDED");
+    assert!((5..=sent).contains(&before(&ended).stored));
+}
+
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
+#[tokio::test]
+async fn a_key_that_is_revoked_meanwhile_warms_no_further(#[case] kind: Kind) {
+    let server = kind.start().await;
+    let tenant = server.tenant("acme").await;
+    let request = CreateApiKeyRequest {
+        tenant_id: "acme".into(),
+        scopes: vec!["cache.write".into()],
+        ..Default::default()
+    };
+    let mut admin = server.admin().tenant;
+    let created = admin.create_api_key(request).await.unwrap().into_inner();
+    let (messages, answer) = open(&server.with_key(&created.secret), None);
+    messages.send(some(0, 5)).unwrap();
+    stored(&tenant.clients, "k4").await;
+    let revoke = RevokeApiKeyRequest {
+        key_id: created.api_key.unwrap().key_id,
+        ..Default::default()
+    };
+    admin.revoke_api_key(revoke).await.unwrap();
+    let mut sent = 5;
+    while messages.send(some(1000, 1)).is_ok() && !answer.is_finished() {
+        sent += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let ended = answer.await.unwrap().unwrap_err();
+    assert_eq!(reason(&ended), "API_KEY_INVALID");
     assert!((5..=sent).contains(&before(&ended).stored));
 }
 

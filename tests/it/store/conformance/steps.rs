@@ -115,6 +115,39 @@ pub async fn an_epoch_step_moves_the_epoch(store: &Handle) {
     assert_eq!(counted(store, &space).await.0, 1);
 }
 
+pub async fn a_later_epoch_will_do_where_the_batch_says_so(store: &Handle) {
+    let space = space();
+    let old = applied(store, &space, Batch::of([Write::put(entry("k"), "v")]))
+        .await
+        .view;
+    let later = |view, value: &'static str| Batch {
+        later: true,
+        ..seeing(view, [Write::put(entry("k"), value)])
+    };
+    assert_eq!(applied(store, &space, later(old, "same")).await.view, old);
+    let new = applied(store, &space, stepping(Step::Epoch)).await.view;
+    assert_eq!(applied(store, &space, later(old, "later")).await.view, new);
+    assert_eq!(value(store, &space, entry("k")).await, Some("later".into()));
+    // An epoch that is still to come was another space's.
+    let ahead = View {
+        epoch: new.epoch + 1,
+        ..new
+    };
+    let flushed = applied(store, &space, stepping(Step::Generation))
+        .await
+        .view;
+    let beyond = View {
+        epoch: flushed.epoch + 1,
+        ..flushed
+    };
+    for view in [ahead, new, beyond] {
+        assert_eq!(
+            refused(store, &space, later(view, "never")).await,
+            Refusal::Stale(flushed)
+        );
+    }
+}
+
 pub async fn a_generation_step_hides_every_entry(store: &Handle) {
     let space = space();
     let before = applied(
