@@ -112,6 +112,11 @@ impl Redis {
         self.folder.path().join("socket")
     }
 
+    /// Its process, and the folder it works in.
+    pub fn process(&self) -> (u32, &Path) {
+        (self.child.id(), self.folder.path())
+    }
+
     /// What redis-cli prints for a command.
     pub fn cli(&self, arguments: &[&str]) -> String {
         cli(self.port, self.options.password.as_deref(), arguments)

@@ -1,7 +1,12 @@
 //! Servers that belong together: a Cluster, a Sentinel group. It does not know how
 //! a single one is started.
 
-use std::{fs, process::Child};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::LazyLock,
+};
 
 use tempfile::TempDir;
 
@@ -16,7 +21,12 @@ pub struct Cluster {
 impl Cluster {
     /// Starts them and waits until each sees the cluster whole.
     pub fn start() -> Self {
-        let nodes: Vec<Redis> = (0..3).map(|_| cluster_node()).collect();
+        Self::patient(1_000)
+    }
+
+    /// The same, of nodes that take each other for failed after so long.
+    fn patient(timeout_ms: u32) -> Self {
+        let nodes: Vec<Redis> = (0..3).map(|_| cluster_node(timeout_ms)).collect();
         for (node, slots) in
             nodes
                 .iter()
@@ -58,7 +68,7 @@ impl Cluster {
 
     /// Adds a node without slots; its number.
     pub fn join(&mut self) -> usize {
-        let node = cluster_node();
+        let node = cluster_node(1_000);
         let bus = self.nodes[0].cli(&["config", "get", "cluster-port"]);
         let bus = bus.lines().last().unwrap();
         let port = self.nodes[0].port().to_string();
@@ -111,14 +121,14 @@ pub fn carry(slot: &str, from: &Redis, to: &Redis) {
     }
 }
 
-fn cluster_node() -> Redis {
+fn cluster_node(timeout_ms: u32) -> Redis {
     let bus = free_port().to_string();
     Options::new()
         .with(&[
             "--cluster-enabled",
             "yes",
             "--cluster-node-timeout",
-            "1000",
+            &timeout_ms.to_string(),
             "--cluster-port",
             &bus,
         ])
@@ -140,6 +150,11 @@ pub struct Sentinels {
 impl Sentinels {
     /// Starts them and waits until each Sentinel knows the others and the replica.
     pub fn start() -> Self {
+        Self::patient(500)
+    }
+
+    /// The same, where a primary is taken for failed after so long.
+    fn patient(down_after_ms: u32) -> Self {
         let primary = Redis::start();
         let replica = Options::new()
             .with(&["--replicaof", "127.0.0.1", &primary.port().to_string()])
@@ -162,7 +177,7 @@ impl Sentinels {
             fs::write(
                 &file,
                 format!(
-                    "sentinel monitor main 127.0.0.1 {watched} 2\nsentinel down-after-milliseconds main 500\n\
+                    "sentinel monitor main 127.0.0.1 {watched} 2\nsentinel down-after-milliseconds main {down_after_ms}\n\
                      sentinel failover-timeout main 3000\n"
                 ),
             )
@@ -211,6 +226,57 @@ impl Drop for Sentinels {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// How long servers that are shared may take to answer each other: on a machine so
+/// busy that all stand still, none is taken for failed.
+const PATIENCE_MS: u32 = 120_000;
+
+/// A Cluster that the tests of this process share, each with spaces and names of its
+/// own; nobody may stop a node or move a slot of it.
+pub fn shared_cluster() -> &'static Cluster {
+    static CLUSTER: LazyLock<(Cluster, Guard)> = LazyLock::new(|| {
+        let cluster = Cluster::patient(PATIENCE_MS);
+        let guard = Guard::over(cluster.nodes.iter().map(Redis::process));
+        (cluster, guard)
+    });
+    &CLUSTER.0
+}
+
+/// The same behind Sentinels.
+pub fn shared_sentinels() -> &'static Sentinels {
+    static SENTINELS: LazyLock<(Sentinels, Guard)> = LazyLock::new(|| {
+        let group = Sentinels::patient(PATIENCE_MS);
+        let servers = [&group.primary, &group.replica].map(Redis::process);
+        let folder = group._folder.path();
+        let sentinels = group
+            .sentinels
+            .iter()
+            .map(|(child, _)| (child.id(), folder));
+        let guard = Guard::over(servers.into_iter().chain(sentinels));
+        (group, guard)
+    });
+    &SENTINELS.0
+}
+
+/// Ends servers with this process, however it ends: what is static is never dropped.
+struct Guard(#[allow(dead_code)] Child);
+
+impl Guard {
+    fn over<'a>(servers: impl Iterator<Item = (u32, &'a Path)>) -> Self {
+        let (ids, folders): (Vec<_>, Vec<_>) = servers.unzip();
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        // Its input ends when the one who would write to it is gone.
+        let script = format!("read _; kill -9 {}; rm -rf \"$@\"", ids.join(" "));
+        let child = Command::new("sh")
+            .args(["-c", &script, "sh"])
+            .args(folders)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.unwrap())
     }
 }
 

@@ -3,5 +3,6 @@
 
 mod cache;
 mod encryption;
+mod groups;
 mod rate;
 pub mod tenant;

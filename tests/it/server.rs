@@ -40,6 +40,8 @@ pub enum Backend<'a> {
     Embedded,
     /// In a Redis that the test holds.
     Redis(&'a Redis),
+    /// In what is reached at this URL.
+    Url(&'a str),
 }
 
 /// The backends by name, for tests that run on each:
@@ -313,6 +315,10 @@ fn settings(config: &mut Config, backend: Backend<'_>, folder: &TempDir) {
         Backend::Redis(redis) => {
             config.store.backend = config::Backend::Redis;
             config.redis.url = Some(redis.url().into());
+        }
+        Backend::Url(url) => {
+            config.store.backend = config::Backend::Redis;
+            config.redis.url = Some(url.into());
         }
     }
 }

@@ -18,6 +18,7 @@ mod redis_tracking_groups;
 
 use std::{sync::Arc, time::Duration};
 
+use crate::redis_groups::{shared_cluster, shared_sentinels};
 use conformance::watch::Recorder;
 use riptide_persistence::store::{
     Counters, Handle, Observed, Store,
@@ -43,14 +44,17 @@ impl Stage {
     }
 }
 
-/// All backends, each a function below that gives a fresh store. A new backend
-/// is added here and nowhere else.
+/// All backends, each a function below that gives a store: a fresh one, or behind a
+/// Cluster and Sentinels one that cases share. A new backend is added here and
+/// nowhere else.
 macro_rules! on_every_backend {
     ($run:ident, $cases:tt) => {
         $run!(embedded_file $cases);
         $run!(embedded_memory $cases);
         $run!(observed $cases);
         $run!(redis $cases);
+        $run!(redis_cluster $cases);
+        $run!(redis_sentinels $cases);
     };
 }
 pub(crate) use on_every_backend;
@@ -61,6 +65,8 @@ macro_rules! on_every_watched_backend {
         $run!(embedded_watched $cases);
         $run!(observed_watched $cases);
         $run!(redis_watched $cases);
+        $run!(cluster_watched $cases);
+        $run!(sentinels_watched $cases);
     };
 }
 pub(crate) use on_every_watched_backend;
@@ -94,16 +100,28 @@ pub async fn observed_watched() -> Watched {
 
 pub async fn redis_watched() -> Watched {
     let server = crate::redis::Redis::start();
+    watched(&server.url(), server).await
+}
+
+pub async fn cluster_watched() -> Watched {
+    watched(&shared_cluster().url(), ()).await
+}
+
+pub async fn sentinels_watched() -> Watched {
+    watched(&shared_sentinels().url(), ()).await
+}
+
+async fn watched(url: &str, keep: impl std::any::Any + Send) -> Watched {
     let told = Arc::<Recorder>::default();
-    let store = Redis::connect_watched(&settings(&server.url()), Some(told.clone())).unwrap();
+    let store = Redis::connect_watched(&settings(url), Some(told.clone())).unwrap();
     while store.ping().await.is_err() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Watched {
         store: Arc::new(store),
-        other: Arc::new(patient(&server.url()).await),
+        other: Arc::new(patient(url).await),
         told,
-        _keep: Box::new(server),
+        _keep: Box::new(keep),
     }
 }
 
@@ -124,6 +142,14 @@ pub async fn observed() -> Stage {
 pub async fn redis() -> Stage {
     let server = crate::redis::Redis::start();
     Stage::new(patient(&server.url()).await, server)
+}
+
+pub async fn redis_cluster() -> Stage {
+    Stage::new(patient(&shared_cluster().url()).await, ())
+}
+
+pub async fn redis_sentinels() -> Stage {
+    Stage::new(patient(&shared_sentinels().url()).await, ())
 }
 
 /// Redis with time for large values on a busy machine.
