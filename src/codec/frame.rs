@@ -700,7 +700,7 @@ mod tests {
                 let head = crc32fast::hash(&frame[..HEAD_BYTES - 2]) as u16;
                 frame[HEAD_BYTES - 2..HEAD_BYTES].copy_from_slice(&head.to_le_bytes());
                 // The check of the head cannot be made wrong by making it right.
-                if at < HEAD_BYTES - 2 || at >= HEAD_BYTES {
+                if !(HEAD_BYTES - 2..HEAD_BYTES).contains(&at) {
                     let opened = Frame::decode(&frame.into(), LIMIT, &vault(&ring));
                     assert!(
                         matches!(opened, Err(Error::EntryCorrupt(_))),

@@ -2,7 +2,7 @@
 //! reaches its answers.
 
 mod cache;
-mod encryption;
+pub mod encryption;
 mod groups;
 mod rate;
 pub mod tenant;

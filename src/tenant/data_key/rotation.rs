@@ -37,7 +37,9 @@ impl Tenants {
                     let encryption = encryption
                         .ok_or_else(|| unfit("it is not encrypted, and stays as it was created"))?;
                     if encryption.data_keys.len() >= MAX_DATA_KEYS {
-                        return Err(unfit("it has 1000 data keys, and can have no more"));
+                        return Err(unfit(&format!(
+                            "it has {MAX_DATA_KEYS} data keys, and can have no more"
+                        )));
                     }
                     encryption.draw(&self.masters, incarnation, now_ms)?;
                     Ok(Vec::new())

@@ -16,14 +16,17 @@ use riptide_persistence::{
         GetTenantBillingRequest, GetTenantRequest, GetTenantUsageRequest, InvalidateCacheRequest,
         Keys, ListApiKeysRequest, ListKeysRequest, ListStatementsRequest, ListTenantsRequest,
         PurgeTenantRequest, RecordUsageRequest, ResumeTenantRequest, RevokeApiKeyRequest,
-        RotateApiKeyRequest, SetEntry, SetRequest, SuspendTenantRequest, SuspensionMode, Tenant,
-        TouchRequest, UndeleteTenantRequest, UpdateTenantRequest, WhoAmIRequest,
-        invalidate_cache_request::Target,
+        RewrapDataKeysRequest, RotateApiKeyRequest, RotateDataKeyRequest, SetEntry, SetRequest,
+        SuspendTenantRequest, SuspensionMode, Tenant, TouchRequest, UndeleteTenantRequest,
+        UpdateTenantRequest, WhoAmIRequest, invalidate_cache_request::Target,
     },
 };
 use tonic::{Code, Status};
 
-use crate::server::{Clients, Kind, Server, reason};
+use crate::{
+    rpc::encryption::master,
+    server::{Clients, Kind, Server, reason},
+};
 
 /// What no call takes: beyond it, it hangs.
 const HANG: Duration = Duration::from_secs(30);
@@ -225,6 +228,12 @@ async fn calls(server: &Server) -> Vec<Call> {
         request_id: request_id(),
         ..Default::default()
     }));
+    call!(admin.rotate_data_key(|id, _key| RotateDataKeyRequest {
+        tenant_id: id.into(),
+        request_id: request_id(),
+        ..Default::default()
+    }));
+    call!(admin.rewrap_data_keys(|_id, _key| RewrapDataKeysRequest::default()));
     call!(admin.revoke_api_key(|_id, key_id| RevokeApiKeyRequest {
         key_id: key_id.clone(),
         ..Default::default()
@@ -258,7 +267,12 @@ async fn api_keys(server: &Server, tenant_id: &str) -> usize {
 #[tokio::test]
 async fn every_rpc_ends_by_its_deadline_and_writes_once() {
     let mut server = Kind::Redis
-        .start_with(|config| config.server.max_deadline = Duration::from_secs(2))
+        .start_with(|config| {
+            config.server.max_deadline = Duration::from_secs(2);
+            // All tenants are, so that whatever is about data keys has some.
+            config.encryption.enabled = true;
+            config.encryption.master_keys = Some(master("one").into());
+        })
         .await;
     let calls = calls(&server).await;
     let mut made: Vec<_> = calls.iter().map(|call| call.method.name).collect();

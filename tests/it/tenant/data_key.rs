@@ -7,8 +7,11 @@ use riptide_persistence::{
     cache::{Cache, Freshness},
     config::MasterKey,
     error::Error,
-    store::{Batch, Key, Write},
-    tenant::{Access, Caller, Change, Masters, NewTenant, Profile, Tenancy, Tenants},
+    store::{Batch, Key, Space, Write},
+    tenant::{
+        Access, Caller, Change, Masters, NewTenant, Profile, Tenancy, Tenants,
+        data_key::MAX_DATA_KEYS, record,
+    },
 };
 
 use super::Stage;
@@ -97,7 +100,7 @@ async fn a_call_under_way_learns_of_a_new_data_key() {
     let key = Key::entry("default", "new");
     let read = stage
         .store
-        .read(&held.space, 0, &[key.clone()])
+        .read(&held.space, 0, std::slice::from_ref(&key))
         .await
         .unwrap();
     let mut frame = read.records[0].as_ref().unwrap().value.to_vec();
@@ -109,6 +112,43 @@ async fn a_call_under_way_learns_of_a_new_data_key() {
     let refused = cache.get(&held, "", "new", &freshness).await;
     assert!(
         matches!(&refused, Err(Error::EntryCorrupt(why)) if why.contains("data key 99")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_tenant_has_no_more_data_keys_than_can_be_kept() {
+    let stage = Stage::new();
+    let tenants = stage.deaf_replica().tenants.clone();
+    let tenants = tenants.encrypted(masters("one"), false);
+    encrypted(&tenants, "vault").await;
+    let mut tenant = tenants.get(&Caller::Admin, "vault").await.unwrap();
+    let keys = &mut tenant.encryption.as_mut().unwrap().data_keys;
+    let first = keys.remove(0);
+    let number = |id: usize| {
+        let mut key = first.clone();
+        key.id = u32::try_from(id).unwrap();
+        key
+    };
+    keys.extend((1..MAX_DATA_KEYS).rev().map(number));
+    let write = Write::put(
+        record::tenant_key("vault"),
+        record::encode(&tenant).unwrap(),
+    );
+    let commit = stage
+        .store
+        .commit(&Space::registry(), Batch::of([write]))
+        .await;
+    commit.unwrap();
+
+    let (_, last) = tenants
+        .rotate_data_key("vault", Change::default())
+        .await
+        .unwrap();
+    assert_eq!(last.id as usize, MAX_DATA_KEYS);
+    let refused = tenants.rotate_data_key("vault", Change::default()).await;
+    assert!(
+        matches!(&refused, Err(Error::ConditionNotMet { description, .. }) if description.contains("1000 data keys")),
         "{refused:?}"
     );
 }
