@@ -75,15 +75,15 @@ pub struct Touched {
     pub expire_ms: Option<u64>,
 }
 
-/// How fresh an answer must be. Every read asks the store's primary, so that any
-/// demand is met; one that makes no sense is refused all the same.
+/// How fresh an answer must be.
 #[derive(Clone, Copy, Debug)]
 pub struct Freshness {
     /// Where the answer may come from; `None` is a consistency nobody knows.
     pub consistency: Option<Consistency>,
-    /// The oldest answer that will do, in milliseconds.
+    /// How far behind the store an answer may be, in milliseconds; `None`, and what
+    /// is beyond it, means [`STALENESS`](crate::store::STALENESS).
     pub max_age_ms: Option<i64>,
-    /// The least version that will do.
+    /// The least version that memory may answer with.
     pub min_version: i64,
 }
 
@@ -100,7 +100,7 @@ impl Default for Freshness {
 /// Where an answer may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
-    /// From memory.
+    /// From memory, or from the store.
     Eventual,
     /// From the store's primary alone.
     Strong,

@@ -27,7 +27,8 @@ pub struct Counts {
     pub operations: u64,
     /// Keys read and found.
     pub hits: u64,
-    /// Those of them that this replica's own memory answered.
+    /// Those of them that this replica's own memory answered. Statistics tell them;
+    /// they are metered as any hit.
     pub near_hits: u64,
     /// Keys read and not found.
     pub misses: u64,
@@ -71,7 +72,6 @@ pub(super) fn stripes() -> usize {
 struct Stripe {
     operations: AtomicU64,
     hits: AtomicU64,
-    near_hits: AtomicU64,
     misses: AtomicU64,
     throttled: AtomicU64,
     bytes_in: AtomicU64,
@@ -80,11 +80,10 @@ struct Stripe {
 }
 
 impl Stripe {
-    fn counters(&self) -> [&AtomicU64; 8] {
+    fn counters(&self) -> [&AtomicU64; 7] {
         [
             &self.operations,
             &self.hits,
-            &self.near_hits,
             &self.misses,
             &self.throttled,
             &self.bytes_in,
@@ -148,7 +147,6 @@ impl Meter {
         let amounts = [
             counts.operations,
             counts.hits,
-            counts.near_hits,
             counts.misses,
             counts.throttled,
             counts.bytes_in,
@@ -191,7 +189,7 @@ impl Meter {
     pub fn transferred(&self, period: Period) -> Option<u64> {
         let known = self.transfer.of(period)?;
         let waiting = self.stripes.iter().map(|stripe| {
-            let [_, _, _, _, _, bytes_in, bytes_out, written] = stripe.counters();
+            let [_, _, _, _, bytes_in, bytes_out, written] = stripe.counters();
             [bytes_in, bytes_out, written]
                 .map(|counter| counter.load(Ordering::Relaxed))
                 .into_iter()
@@ -217,7 +215,7 @@ impl Meter {
         // Before the counters are read: a count that is missed finds this false,
         // since both sides are in one order (SeqCst).
         self.queued.store(false, Ordering::SeqCst);
-        let mut sums = [0_u64; 8];
+        let mut sums = [0_u64; 7];
         for stripe in &self.stripes {
             for (sum, counter) in sums.iter_mut().zip(stripe.counters()) {
                 if counter.load(Ordering::SeqCst) > 0 {
@@ -228,7 +226,6 @@ impl Meter {
         let [
             operations,
             hits,
-            near_hits,
             misses,
             throttled,
             bytes_in,
@@ -238,7 +235,7 @@ impl Meter {
         let counts = Counts {
             operations,
             hits,
-            near_hits,
+            near_hits: 0,
             misses,
             throttled,
             bytes_in,
@@ -422,7 +419,7 @@ mod tests {
         let counts = Counts {
             operations: 1,
             hits: 2,
-            near_hits: 8,
+            near_hits: 0,
             misses: 3,
             throttled: 4,
             bytes_in: 5,

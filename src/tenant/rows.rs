@@ -12,8 +12,6 @@ use crate::store::{Add, Count, Incarnation, Key, Row, Table, Unit};
 pub(super) const OPERATIONS: &str = "operations";
 /// Keys read and found.
 pub(super) const HITS: &str = "hits";
-/// Keys that a replica's own memory answered; they are hits, too.
-pub(super) const NEAR_HITS: &str = "near_hits";
 /// Keys read and not found.
 pub(super) const MISSES: &str = "misses";
 /// Calls refused for a quota or a rate.

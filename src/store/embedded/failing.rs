@@ -12,13 +12,13 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redb::{BackendError, Database, StorageBackend, backends::FileBackend};
 
 use super::{
-    super::{Batch, Commit, Error, Key, Space, Store, Table, Write},
+    super::{Batch, Commit, Error, Key, Space, Store, Table, Watcher, Write},
     Embedded,
     clock::{Clock, machine_ms},
     opening::{self, Opening},
@@ -285,4 +285,46 @@ async fn entries_whose_second_is_over_on_a_full_disk_stay_readable() {
         matches!(error, Error::Full(_)),
         "a close that could not keep its promise says so: {error:?}"
     );
+}
+
+/// Somebody to be told.
+struct Anyone;
+
+impl Watcher for Anyone {
+    fn changed(&self, _: &str, _: u64, _: Table, _: &[u8]) {}
+}
+
+#[tokio::test]
+async fn what_was_read_before_the_disk_failed_is_not_vouched_for_after() {
+    for mood_of_disk in [FULL, BROKEN, UNSYNCED] {
+        let folder = tempfile::tempdir().unwrap();
+        let mood = Mood::default();
+        let store = open(folder.path(), &mood).watched_by(Arc::new(Anyone));
+        store
+            .commit(&space(), put(Table::Control, "kept"))
+            .await
+            .unwrap();
+        let keys = [Key::new(Table::Control, "kept")];
+        let read = || async { store.read_watched(&space(), 0, &keys).await.unwrap().vouch };
+        let before = read().await.unwrap();
+        assert!(before.holds(Instant::now()));
+        mood.set(mood_of_disk);
+        store
+            .commit(&space(), put(Table::Control, "refused"))
+            .await
+            .unwrap_err();
+        assert!(!before.holds(Instant::now()));
+        // What is read from its shelter is told of again.
+        let meanwhile = read().await.unwrap();
+        mood.set(WELL);
+        while store
+            .commit(&space(), put(Table::Control, "after"))
+            .await
+            .is_err()
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!meanwhile.holds(Instant::now()) && !before.holds(Instant::now()));
+        assert!(read().await.unwrap().holds(Instant::now()));
+    }
 }

@@ -127,7 +127,7 @@ fn counters(taken: Taken) -> BTreeMap<Bytes, u64> {
     let Counts {
         operations,
         hits,
-        near_hits,
+        near_hits: _,
         misses,
         throttled,
         bytes_in,
@@ -137,7 +137,6 @@ fn counters(taken: Taken) -> BTreeMap<Bytes, u64> {
     let own = [
         (rows::OPERATIONS, operations),
         (rows::HITS, hits),
-        (rows::NEAR_HITS, near_hits),
         (rows::MISSES, misses),
         (rows::THROTTLED, throttled),
         (rows::BYTES_IN, bytes_in),

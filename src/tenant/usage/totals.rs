@@ -15,8 +15,6 @@ pub struct Totals {
     pub operations: u64,
     /// Keys read and found.
     pub hits: u64,
-    /// Those of them that a replica's own memory answered.
-    pub near_hits: u64,
     /// Keys read and not found.
     pub misses: u64,
     /// Calls refused for a quota or a rate.
@@ -57,7 +55,6 @@ impl Totals {
             let sum = match std::str::from_utf8(name) {
                 Ok(rows::OPERATIONS) => &mut self.operations,
                 Ok(rows::HITS) => &mut self.hits,
-                Ok(rows::NEAR_HITS) => &mut self.near_hits,
                 Ok(rows::MISSES) => &mut self.misses,
                 Ok(rows::THROTTLED) => &mut self.throttled,
                 Ok(rows::BYTES_IN) => &mut self.bytes_in,
@@ -113,7 +110,6 @@ mod tests {
         totals.add(&row(&[
             (rows::OPERATIONS, 1),
             (rows::HITS, 2),
-            (rows::NEAR_HITS, 1),
             (rows::MISSES, 3),
             (rows::THROTTLED, 4),
             (rows::BYTES_IN, 5),
@@ -127,7 +123,6 @@ mod tests {
         let expected = Totals {
             operations: u64::MAX,
             hits: 2,
-            near_hits: 1,
             misses: 3,
             throttled: 4,
             bytes_in: 5,

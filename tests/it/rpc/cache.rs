@@ -5,6 +5,7 @@ mod input;
 mod invalidate;
 mod isolation;
 mod lease;
+mod near;
 mod stats;
 mod warm;
 

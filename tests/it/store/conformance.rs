@@ -220,6 +220,8 @@ crate::store::on_every_watched_backend!(watched, {
     a_refused_commit_takes_no_promise_back
     expiry_is_no_change
     what_is_kept_is_never_too_old
+    what_is_reclaimed_is_told
+    a_store_that_is_closed_vouches_for_nothing
 });
 
 /// A space nobody else uses.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use riptide_persistence::store::{STALENESS, Step, Vouch, Watched, Watcher};
+use riptide_persistence::store::{Reclaim, STALENESS, Step, Vouch, Watched, Watcher};
 
 use super::*;
 
@@ -292,4 +292,24 @@ pub async fn what_is_kept_is_never_too_old(stage: &crate::store::Watched) {
     };
     let (_, (near, checked)) = futures::join!(writers, reader);
     assert!(near > 0, "nothing was kept, of {checked}");
+}
+
+pub async fn what_is_reclaimed_is_told(stage: &crate::store::Watched) {
+    let (space, key) = (space(), entry("a:b"));
+    let version = write(&stage.other, &space, Write::put(key.clone(), "v")).await;
+    let below = Reclaim::Below {
+        prefix: "a:".into(),
+        version,
+    };
+    let reclaim = stage.other.reclaim(&space, below, None, 1000);
+    let change = async { assert_eq!(reclaim.await.unwrap().entries, 1) };
+    told_of(stage, &space, 0, &key, change).await;
+}
+
+pub async fn a_store_that_is_closed_vouches_for_nothing(stage: &crate::store::Watched) {
+    let (space, key) = (space(), entry("a"));
+    write(&stage.other, &space, Write::put(key.clone(), "v")).await;
+    let (_, vouch) = vouched(&stage.store, &space, 0, &[key]).await;
+    stage.store.close().await.unwrap();
+    assert!(!vouch.holds(Instant::now()));
 }
