@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, unreachable_pub, missing_docs)]
 
 mod idle;
+mod invalidate;
 mod line;
 mod load;
 mod noisy;
@@ -70,6 +71,9 @@ enum Part {
     Noisy,
     /// Tenants that are idle.
     Idle,
+    /// Invalidations of a hundred and of a million entries: only where it is named,
+    /// as it takes some minutes.
+    Invalidate,
 }
 
 /// Part of the closed loops, and nothing else: for a profiler.
@@ -182,6 +186,9 @@ fn measure(
     }
     if wants(Part::Idle) {
         report.idle = idle::measure(scratch.path(), &log, pressure)?;
+    }
+    if arguments.part.contains(&Part::Invalidate) {
+        report.invalidations = invalidate::measure(scratch.path(), &log)?;
     }
     if !whole {
         return Ok(());

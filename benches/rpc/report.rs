@@ -7,7 +7,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 use serde::Serialize;
 
-use crate::{idle::Idle, load::Tally, noisy::Noisy, scenario::BATCH};
+use crate::{idle::Idle, invalidate::Invalidation, load::Tally, noisy::Noisy, scenario::BATCH};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
@@ -93,6 +93,31 @@ impl Noisy {
     }
 }
 
+impl Invalidation {
+    fn rows(&self, row: &mut impl FnMut(&str, Subject, String, &str)) {
+        for (named, sample) in &self.calls {
+            let (what, aim) = (
+                format!("invalidate {named} of {}", self.entries),
+                "p99 <= 5 ms",
+            );
+            let told = format!("p50 {:.2} ms, p99 {:.2} ms", sample.p50_ms, sample.p99_ms);
+            row(&what, self.subject, told, aim);
+        }
+        let slow = self
+            .slow_commands
+            .map_or_else(String::new, |(count, longest_us)| {
+                format!(", {count} commands over 2 ms, longest {longest_us} us")
+            });
+        let told = format!("{:.1} s{slow}", self.swept_seconds);
+        row(
+            &format!("sweep of {}", self.entries),
+            self.subject,
+            told,
+            "0 over 2 ms",
+        );
+    }
+}
+
 /// Everything that was measured.
 #[derive(Default, Serialize)]
 pub struct Report {
@@ -108,6 +133,8 @@ pub struct Report {
     pub noisy: BTreeMap<Subject, Noisy>,
     /// The server's own work beside tenants that are idle.
     pub idle: Vec<Idle>,
+    /// Invalidations, one after another.
+    pub invalidations: Vec<Invalidation>,
     /// CreateTenant, one after another.
     pub create_tenant: BTreeMap<Subject, Sample>,
     /// From start to SERVING, in milliseconds.
@@ -214,6 +241,9 @@ impl Report {
                 ),
                 "equal",
             );
+        }
+        for invalidation in &self.invalidations {
+            invalidation.rows(&mut row);
         }
         for subject in [Subject::Redis, Subject::Embedded] {
             if self.samples("BatchGet 100 x 100 B", subject).is_empty() {
