@@ -24,6 +24,7 @@ mod lease;
 mod list;
 mod memory;
 mod near;
+mod note;
 mod precedence;
 mod read;
 mod recall;
@@ -35,6 +36,7 @@ mod sweep;
 mod touch;
 mod warm;
 mod warm_start;
+mod watching;
 mod write;
 
 use std::sync::Arc;
@@ -45,11 +47,13 @@ pub use lease::{LEASE_MS, Leased, Refill};
 pub use list::{KeyInfo, Listing, Range};
 pub use memory::Memory;
 pub use near::{Hot, Near};
+pub use note::Change;
 pub use recall::Pulled;
 pub use rules::{DEFAULT_NAMESPACE, MAX_KEY_BYTES, stats_namespace};
 pub use sweep::Sweeper;
 pub use warm::{Failed, NewEntry, Part, Warmed};
 pub use warm_start::{Began, WarmStart};
+pub use watching::{Reach, Told, Watcher};
 
 #[cfg(doc)]
 use crate::tenant::Tenancy;

@@ -17,6 +17,9 @@ pub enum Error {
     /// The page token is not one of ours, or belongs to another query.
     #[error("page_token: not a token of this listing and filter")]
     InvalidPageToken,
+    /// The resume token is not one of ours, or belongs to another watch.
+    #[error("resume_token: not a token of this tenant and these namespaces")]
+    InvalidResumeToken,
     /// Paths of the update mask name no field that can be changed.
     #[error("{}", describe(.0))]
     InvalidFieldMask(Vec<Violation>),

@@ -15,9 +15,11 @@ mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::past::Past;
+use super::note;
 use crate::{
     codec::frame,
     error::Result,
@@ -60,6 +62,9 @@ pub(super) struct Floors {
     version: Option<u64>,
     /// When a job was last left that removes what they hide; 0 where none was.
     job_ms: u64,
+    /// Until when every change is noted, because somebody watches the tenant; `None`
+    /// where nobody does. It stands here since every writer must know of it.
+    pub(super) watched_until_ms: Option<u64>,
     namespaces: BTreeMap<Box<str>, Marks>,
     /// Those that were dropped of late.
     past: Past,
@@ -83,6 +88,17 @@ struct Marks {
     highest_tag: u64,
 }
 
+impl Target<'_> {
+    /// What is told to whoever watches.
+    pub(super) fn note(&self, namespace: &str) -> Bytes {
+        match self {
+            Self::All => note::namespace(namespace),
+            Self::Prefix(prefix) => note::prefix(namespace, prefix),
+            Self::Tags(tags) => note::tags(namespace, tags),
+        }
+    }
+}
+
 impl Floors {
     /// The name of the control record that keeps them. Whatever hides entries, or
     /// brings a new generation, writes it in the same commit, so that whoever watches
@@ -103,6 +119,20 @@ impl Floors {
             }
             marks.measure();
         }
+    }
+
+    /// What is left of them when all entries are gone.
+    pub(super) fn emptied(&self) -> Self {
+        Self {
+            watched_until_ms: self.watched_until_ms,
+            ..Self::default()
+        }
+    }
+
+    /// What a commit that relies on them tells whoever watches; nothing where nobody
+    /// does.
+    pub(super) fn note<T>(&self, note: impl FnOnce() -> T) -> Option<T> {
+        self.watched_until_ms.map(|_| note())
     }
 
     /// What must hold of their record where these are written over it.

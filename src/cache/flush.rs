@@ -8,6 +8,7 @@
 use super::{
     Cache,
     floors::{Floors, MAX_FLOORS, Target},
+    note,
     precedence::Precedence,
     refusal::{RECLAIM, refused},
     rules,
@@ -212,6 +213,7 @@ impl Cache {
             let batch = Batch {
                 step: Some(Step::Epoch),
                 metered: operation(0),
+                note: floors.note(|| target.note(namespace)),
                 ..Batch::of([write, precedence.write()])
             };
             match self.store.commit(&tenancy.space, batch).await? {
@@ -261,17 +263,18 @@ impl Cache {
                 left = Some(reclaim::enqueue(&self.store, tenancy.incarnation, work).await?);
                 left_below = below;
             }
+            let mut floors = snapshot.floors.emptied();
             let batch = Batch {
                 view: Some(snapshot.view),
                 step: Some(Step::Generation),
                 metered: operation(0),
+                note: floors.note(note::tenant),
                 // What they hid goes with the generation. The record is written and not
                 // removed, so that whoever watches it is told.
-                ..Batch::of([Write::put(Floors::key(), Floors::default().encode()?)])
+                ..Batch::of([Write::put(Floors::key(), floors.encode()?)])
             };
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(applied) => {
-                    let mut floors = Floors::default();
                     floors.settle(version(&applied)?);
                     self.keep(tenancy, applied.view, floors.into());
                     tenancy.count_written(EVERY, &invalidates(applied.usage.entries));

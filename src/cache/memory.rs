@@ -1,10 +1,13 @@
 //! What a replica remembers of all tenants' caches, for all its cores. It does not
 //! know how the store comes to tell of changes.
 
+use std::sync::Arc;
+
 use super::{
     floors::Floors,
     near::{Leaving, Near},
     snapshot::Snapshots,
+    watching::Watches,
 };
 use crate::{
     config,
@@ -18,6 +21,8 @@ pub struct Memory {
     pub(super) snapshots: Snapshots,
     /// `None` where it is switched off.
     pub(super) near: Option<Near>,
+    /// Those who are told of changes.
+    pub(super) watches: Arc<Watches>,
 }
 
 impl Memory {
@@ -26,6 +31,7 @@ impl Memory {
         Self {
             snapshots: Snapshots::default(),
             near: settings.enabled.then(|| Near::new(settings.max_bytes)),
+            watches: Arc::default(),
         }
     }
 

@@ -48,19 +48,30 @@ pub(super) fn namespace<'a>(asked: &'a str, violations: &mut Violations) -> &'a 
     if asked.is_empty() {
         return DEFAULT_NAMESPACE;
     }
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = asked.as_bytes();
-    let fits = bytes.len() <= 64
-        && bytes.first().is_some_and(|&byte| plain(byte))
-        && bytes
-            .iter()
-            .all(|&byte| plain(byte) || matches!(byte, b'.' | b'_' | b'-'));
     violations.require(
-        fits,
+        is_namespace(asked),
         "namespace",
         "must match [a-z0-9][a-z0-9._-]{0,63}, or be empty for `default`",
     );
     asked
+}
+
+fn is_namespace(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    bytes.len() <= 64
+        && bytes.first().is_some_and(|&byte| plain(byte))
+        && bytes
+            .iter()
+            .all(|&byte| plain(byte) || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// A namespace that is to be watched: it must be named.
+pub(super) fn watched_namespace(asked: &str, index: usize, violations: &mut Violations) {
+    if !is_namespace(asked) {
+        let at = At::Value("namespaces", index);
+        violations.add(at.path("namespace"), "must match [a-z0-9][a-z0-9._-]{0,63}");
+    }
 }
 
 /// The namespace that a request means, where it has nothing else to refuse.

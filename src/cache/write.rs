@@ -4,7 +4,7 @@
 use super::{
     Cache, Set, Written,
     hidden::is_free,
-    lease,
+    lease, note,
     refusal::{is_quota, refused},
     rules,
     rules::At,
@@ -227,7 +227,7 @@ impl Cache {
         } else {
             Limits::default()
         };
-        let mut snapshot = self.snapshot(tenancy).await?;
+        let mut snapshot = self.snapshot_to_write(tenancy).await?;
         let mut leaving = None;
         for _ in 0..ATTEMPTS {
             let mut writes = writes(&snapshot)?;
@@ -238,6 +238,7 @@ impl Cache {
                 snapshot = self.hide(tenancy, namespace, snapshot, &mut writes).await?;
                 lease::forget_leases(&mut writes);
             }
+            let note = snapshot.floors.note(|| note::entries(namespace, &writes));
             let batch = Batch {
                 view: Some(snapshot.view),
                 later: snapshot.view.epoch > 0 && free,
@@ -246,7 +247,7 @@ impl Cache {
                 limits,
                 step: None,
                 metered,
-                note: None,
+                note: note.flatten(),
             };
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(mut applied) => {

@@ -3,6 +3,7 @@
 mod invalidation;
 mod stats;
 mod warm;
+mod watch;
 
 use std::{
     fs,
@@ -75,6 +76,10 @@ pub(super) enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Print what changes as it happens, a line each, until interrupted: keys that
+    /// are set, removed or invalidated, prefixes, tags, namespaces, the tenant.
+    /// Without --namespace, of all namespaces.
+    Watch(watch::Watch),
 }
 
 #[derive(Args, Debug)]
@@ -131,6 +136,9 @@ impl Command {
             _ => Ok(()),
         };
         confirmed?;
+        if let Self::Watch(watch) = self {
+            return watch.run(global).await;
+        }
         // The value first: there is no call where it cannot be read.
         let value = match &self {
             Self::Set(set) => set.read()?,
@@ -140,6 +148,7 @@ impl Command {
         match self {
             Self::Get { key } => get(global, &client, key).await,
             Self::Set(set) => set.run(global, &client, value).await,
+            Self::Watch(watch) => watch.run(global).await,
             Self::Delete { key, if_version } => {
                 let request = DeleteRequest {
                     tenant_id: global.tenant_id(),

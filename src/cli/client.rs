@@ -160,8 +160,14 @@ impl Client {
 
     /// A request with the API key and the time an answer may take.
     pub(super) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
+        let mut request = self.lasting(message);
         request.set_timeout(self.timeout);
+        request
+    }
+
+    /// A request with the API key, whose answer goes on without end.
+    pub(super) fn lasting<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
         if let Some(key) = &self.key {
             request.metadata_mut().insert("authorization", key.clone());
         }

@@ -147,7 +147,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// Without anything a terminal would obey.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character.is_control() {

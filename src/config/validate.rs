@@ -6,10 +6,10 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{Backend, Config, master_key, plan, price, unit::write_duration};
+use super::{Backend, Config, master_key, plan, price, unit::write_duration, watch};
 
-const KIB: usize = 1 << 10;
-const MIB: usize = 1 << 20;
+pub(super) const KIB: usize = 1 << 10;
+pub(super) const MIB: usize = 1 << 20;
 /// What a message needs beside a value: a key, tags, a content type, framing.
 const ENVELOPE_BYTES: usize = 16 * KIB;
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -299,9 +299,10 @@ fn cache(config: &Config, note: Note<'_>) {
         0,
         256 * MIB,
     );
+    watch::check(&cache.watch, note);
 }
 
-fn number(note: Note<'_>, path: &str, value: usize, least: usize, most: usize) {
+pub(super) fn number(note: Note<'_>, path: &str, value: usize, least: usize, most: usize) {
     if !(least..=most).contains(&value) {
         note(
             path,

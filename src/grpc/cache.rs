@@ -5,6 +5,7 @@ mod lease;
 mod message;
 mod stats;
 mod warming;
+mod watching;
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::{
         GetOrLeaseRequest, GetOrLeaseResponse, GetRequest, GetResponse, InvalidateCacheRequest,
         InvalidateCacheResponse, ListKeysRequest, ListKeysResponse, SetRequest, SetResponse,
         TouchRequest, TouchResponse, WarmCacheRequest, WarmCacheResponse,
-        WatchInvalidationsRequest, WatchInvalidationsResponse, cache_service_server::CacheService,
+        WatchInvalidationsRequest, cache_service_server::CacheService,
     },
     tenant::{Access, Tenancy, Tenants, page},
 };
@@ -329,16 +330,16 @@ impl CacheService for CacheApi {
         self.warm(&context, &headers, messages).await
     }
 
-    type WatchInvalidationsStream = futures::stream::BoxStream<
-        'static,
-        std::result::Result<WatchInvalidationsResponse, Status>,
-    >;
+    type WatchInvalidationsStream = watching::Watch;
 
     async fn watch_invalidations(
         &self,
-        _: Request<WatchInvalidationsRequest>,
+        request: Request<WatchInvalidationsRequest>,
     ) -> Answer<Self::WatchInvalidationsStream> {
-        Err(Status::internal("SCAFFOLD"))
+        let headers = request.metadata().clone().into_headers();
+        let (context, request) = Context::of(request)?;
+        let watch = self.watch(context.clone(), &headers, request).await;
+        context.answer(watch)
     }
 
     async fn get_cache_stats(

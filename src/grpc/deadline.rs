@@ -12,14 +12,19 @@ const HEADER: &str = "grpc-timeout";
 /// The time a call has: that of its `grpc-timeout`, at most `max`; `max` where
 /// it has none.
 pub(super) fn timeout(headers: &HeaderMap, max: Duration) -> Result<Duration> {
+    Ok(asked(headers)?.map_or(max, |timeout| timeout.min(max)))
+}
+
+/// The time that its `grpc-timeout` gives a call, however long.
+pub(super) fn asked(headers: &HeaderMap) -> Result<Option<Duration>> {
     let Some(value) = headers.get(HEADER) else {
-        return Ok(max);
+        return Ok(None);
     };
     value
         .to_str()
         .ok()
         .and_then(parse)
-        .map(|timeout| timeout.min(max))
+        .map(Some)
         .ok_or_else(|| {
             Error::invalid(
                 HEADER,

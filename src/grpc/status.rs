@@ -222,6 +222,8 @@ impl Shape {
             }
             Error::InvalidPageToken => Self::new(Code::InvalidArgument, "INVALID_PAGE_TOKEN")
                 .violation("page_token", error),
+            Error::InvalidResumeToken => Self::new(Code::InvalidArgument, "INVALID_PAGE_TOKEN")
+                .violation("resume_token", error),
             Error::InvalidFieldMask(violations) => {
                 Self::new(Code::InvalidArgument, "INVALID_FIELD_MASK").violations(violations)
             }

@@ -12,8 +12,9 @@ pub struct Batch {
     /// space has moved on. Needed where entries are written. `None` takes the
     /// space as it is.
     pub view: Option<View>,
-    /// Whether a later epoch of the view's generation will do, for writes that do not
-    /// rely on what snapshots hold. An earlier one never does: it is another space.
+    /// Whether a later epoch of the view's generation and era will do, for writes that
+    /// do not rely on what snapshots hold. An earlier one never does: it is another
+    /// space.
     pub later: bool,
     /// Whether the writes stand and fall together.
     pub mode: Mode,
@@ -219,6 +220,9 @@ pub struct Limits {
 pub enum Step {
     /// Snapshots must be taken anew: epoch + 1.
     Epoch,
+    /// The same for all who hold one, also for writes that would take a later epoch:
+    /// the first epoch of the next era.
+    Era,
     /// Every entry disappears: generation + 1, epoch + 1; what was counted is
     /// orphaned until [`Reclaim::Orphans`](super::Reclaim::Orphans) has been through.
     Generation,

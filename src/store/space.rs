@@ -216,6 +216,9 @@ impl Key {
     }
 }
 
+/// Epochs of an era. As many make the next one by themselves, which harms nobody.
+pub(super) const ERA_EPOCHS: u64 = 1 << 20;
+
 /// What a snapshot of a space was taken at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct View {
@@ -223,4 +226,11 @@ pub struct View {
     pub epoch: u64,
     /// The generation that entries live in.
     pub generation: u64,
+}
+
+impl View {
+    /// The era of its epoch; see [`Step::Era`](super::Step::Era).
+    pub(super) const fn era(self) -> u64 {
+        self.epoch / ERA_EPOCHS
+    }
 }

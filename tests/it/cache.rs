@@ -11,6 +11,7 @@ mod rules;
 mod values;
 mod warm;
 mod warm_start;
+mod watching;
 
 use std::{
     sync::{
@@ -56,6 +57,8 @@ impl Watcher for Told {
         }
     }
 }
+/// How long changes are noted after the last watcher has left.
+const LINGER: Duration = Duration::from_secs(60);
 
 /// A cache, the store below it, and the store's clock.
 struct Rig {
@@ -151,6 +154,12 @@ pub fn settings() -> config::Cache {
         },
         lease: config::Lease {
             stale_for: Duration::from_secs(30),
+        },
+        watch: config::Watch {
+            heartbeat: Duration::from_secs(15),
+            linger: LINGER,
+            max_watchers: 3,
+            max_backlog_bytes: 256 << 10,
         },
     }
 }

@@ -11,6 +11,7 @@ mod metering;
 mod serving;
 mod stand_in;
 mod warm;
+mod watch;
 
 use std::{
     fs,

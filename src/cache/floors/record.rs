@@ -3,11 +3,11 @@
 //! # Format 2
 //!
 //! JSON: `{"format":2,"job_ms":..,"floors":[{"namespace":..,"all":..,"tagged":..,
-//! "prefixes":{..},"tags":{..}}],"past":..}`. A version of 2^64 - 1 is that of the record
-//! itself, so that the write that raises a floor needs no other to learn how high.
-//! Format 1 was `{"floors":{namespace: version}}`. Its readers find a list where
-//! they expect a map, and answer INTERNAL rather than show what is gone; a record
-//! without floors has no list, and both read it.
+//! "prefixes":{..},"tags":{..}}],"past":..,"watched_until_ms":..}`. A version of 2^64 - 1
+//! is that of the record itself, so that the write that raises a floor needs no other
+//! to learn how high. Format 1 was `{"floors":{namespace: version}}`. Its readers find
+//! a list where they expect a map, and answer INTERNAL rather than show what is gone;
+//! a record without floors has no list, and both read it.
 
 use std::collections::BTreeMap;
 
@@ -24,14 +24,16 @@ const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     format: u32,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     job_ms: u64,
     #[serde(default, skip_serializing_if = "Held::is_empty")]
     floors: Held,
     #[serde(default, skip_serializing_if = "Past::is_empty")]
     past: Past,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    watched_until_ms: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,9 +50,16 @@ struct Named {
     marks: Marks,
 }
 
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
+}
+
 impl Held {
     fn is_empty(&self) -> bool {
-        matches!(self, Self::Second(floors) if floors.is_empty())
+        match self {
+            Self::Second(named) => named.is_empty(),
+            Self::First(floors) => floors.is_empty(),
+        }
     }
 }
 
@@ -86,6 +95,7 @@ impl Floors {
         let mut floors = Self {
             version: None,
             job_ms: stored.job_ms,
+            watched_until_ms: stored.watched_until_ms,
             namespaces,
             past: stored.past,
         };
@@ -96,18 +106,20 @@ impl Floors {
 
     /// The value of their record.
     pub(in crate::cache) fn encode(&self) -> Result<Vec<u8>> {
-        if self.is_empty() && self.past.is_empty() {
-            return Ok(b"{}".to_vec());
-        }
         let name = |(namespace, marks): (&Box<str>, &Marks)| Named {
             namespace: namespace.clone(),
             marks: marks.clone(),
         };
+        let (format, job_ms) = match self.is_empty() && self.past.is_empty() {
+            true => (0, 0),
+            false => (FORMAT, self.job_ms),
+        };
         let stored = Stored {
-            format: FORMAT,
-            job_ms: self.job_ms,
+            format,
+            job_ms,
             floors: Held::Second(self.namespaces.iter().map(name).collect()),
             past: self.past.clone(),
+            watched_until_ms: self.watched_until_ms,
         };
         serde_json::to_vec(&stored).map_err(|error| Error::Internal(error.to_string()))
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{
     super::{
         Action, Batch, Check, Expiry, Key, Limits, MAX_EXPIRE_MS, MAX_NOTE_BYTES, Metric, Mode,
-        Outcome, Refusal, Step, Table, Usage, View, Write, bucket_ms, charge,
+        Outcome, Refusal, Step, Table, Usage, View, Write, bucket_ms, charge, space::ERA_EPOCHS,
     },
     fault::{Fault, Result},
     layout::{self, Head},
@@ -110,7 +110,7 @@ pub(super) fn decide(
     let passed = |view: View| {
         view.generation != now.generation
             || view.epoch > now.epoch
-            || (view.epoch < now.epoch && !batch.later)
+            || (view.epoch < now.epoch && !(batch.later && view.era() == now.era()))
     };
     if batch.view.is_some_and(passed) {
         return Ok(Decision::Refuse(Refusal::Stale(state.view())));
@@ -165,8 +165,13 @@ pub(super) fn decide(
 
 fn take(state: &mut State, step: Step, now_ms: u64) {
     state.epoch += 1;
-    if step == Step::Epoch {
-        return;
+    match step {
+        Step::Epoch => return,
+        Step::Era => {
+            state.epoch = state.epoch.next_multiple_of(ERA_EPOCHS);
+            return;
+        }
+        Step::Generation | Step::Remove => {}
     }
     state.generation += 1;
     state.orphaned += state.bytes;

@@ -25,9 +25,14 @@ local HEAD = '>BI7I6I6'
 local mode, viewed, epoch, generation, max_entries, max_bytes, step, changes,
   more_operations, more_high, more_low, log = unpack_bytes('>BBI6I6I7I7BI2I6I2I6I2', ARGV[1])
 local n = (#ARGV - 1) / 2
+-- Epochs of an era, as ERA_EPOCHS has it.
+local ERA = 1048576
+local era = step == 4
+if era then step = 1 end
 
 if removed == 1 then return 'G' end
-if (viewed == 1 and epoch ~= ep) or (viewed == 3 and epoch > ep)
+if (viewed == 1 and epoch ~= ep)
+  or (viewed == 3 and (epoch > ep or ep - ep % ERA > epoch))
   or (viewed > 0 and generation ~= gen) then
   return 'S' .. pack('>I6I6', ep, gen)
 end
@@ -338,7 +343,7 @@ if step > 1 then
   call('UNLINK', KEYS[2], KEYS[3])
   gen = gen + 1
 end
-if step > 0 then ep = ep + 1 end
+if step > 0 then ep = era and ep - ep % ERA + ERA or ep + 1 end
 if ep == 0 and mode ~= 2 then ep = 1; dirty = true end
 
 if step == 3 then

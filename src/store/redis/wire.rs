@@ -143,6 +143,7 @@ pub(super) fn batch(
         Some(Step::Epoch) => 1,
         Some(Step::Generation) => 2,
         Some(Step::Remove) => 3,
+        Some(Step::Era) => 4,
     });
     out.put_uint(changes as u64, 2);
     out.put_uint(batch.metered.operations.min((1 << 48) - 1), 6);

@@ -8,6 +8,7 @@ mod lease;
 mod near;
 mod stats;
 mod warm;
+mod watching;
 
 use riptide_persistence::proto::v1::{
     BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CacheEntry, DeleteRequest, GetRequest,

@@ -97,6 +97,7 @@ crate::store::on_every_backend!(cases, {
         the_first_commit_makes_epoch_one
         a_stale_view_is_refused
         a_later_epoch_will_do_where_the_batch_says_so
+        an_era_ends_what_a_later_epoch_would_do
         an_epoch_step_moves_the_epoch
         a_generation_step_hides_every_entry
         a_generation_step_keeps_control_records

@@ -257,3 +257,35 @@ pub async fn a_removed_space_stays_gone(store: &Handle) {
     }
     assert_eq!(counted(store, &space).await, (0, 0));
 }
+
+pub async fn an_era_ends_what_a_later_epoch_would_do(store: &Handle) {
+    let space = space();
+    write(store, &space, Write::put(entry("k"), "v")).await;
+    let old = view(store, &space).await;
+    let later = |view| Batch {
+        view: Some(view),
+        later: true,
+        ..Batch::of([Write::put(entry("k"), "later")])
+    };
+    let mut seen = old;
+    for _ in 0..3 {
+        let new = applied(store, &space, stepping(Step::Era)).await.view;
+        assert!(new.epoch > seen.epoch && new.generation == old.generation);
+        for passed in [old, seen] {
+            let refusal = refused(store, &space, later(passed)).await;
+            assert_eq!(refusal, Refusal::Stale(new));
+        }
+        let next = applied(store, &space, stepping(Step::Epoch)).await.view;
+        assert_eq!(next.epoch, new.epoch + 1);
+        assert_eq!(applied(store, &space, later(new)).await.view, next);
+        seen = next;
+    }
+    // What an era never was begun in is the first; it ends likewise.
+    let fresh = self::space();
+    let begun = applied(store, &fresh, stepping(Step::Era)).await.view;
+    let never = View::default();
+    assert_eq!(
+        refused(store, &fresh, later(never)).await,
+        Refusal::Stale(begun)
+    );
+}

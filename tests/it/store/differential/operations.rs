@@ -139,6 +139,7 @@ pub fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let step = prop_oneof![
         12 => Just(None),
         1 => Just(Some(Step::Epoch)),
+        1 => Just(Some(Step::Era)),
         1 => Just(Some(Step::Generation)),
     ];
     let commit = (
