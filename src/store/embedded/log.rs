@@ -233,7 +233,8 @@ mod tests {
         let began = Instant::now();
         let note = Bytes::from(vec![b'n'; 4096]);
         kept.append(&stale, note.clone(), began);
-        for number in 0..20_000u64 {
+        let enough = (3 * ALL_BYTES / note.len()) as u64;
+        for number in 0..enough {
             let other = if number % 2 == 0 {
                 busy.clone()
             } else {

@@ -71,6 +71,8 @@ async fn frozen(set: impl FnOnce(&mut riptide_persistence::config::Config)) -> (
         .start_with(|config| {
             // Only the deadline ends a call.
             config.redis.command_timeout = Duration::from_secs(60);
+            // Nothing is answered from memory.
+            config.cache.near.enabled = false;
             set(config);
         })
         .await;

@@ -1,13 +1,16 @@
 //! Every RPC against every kind of credential: what is not granted is refused,
 //! with the same words whatever is behind it.
 
+use std::time::Duration;
+
 use riptide_persistence::{
-    grpc::METHODS,
+    grpc::{METHODS, Method},
     proto::v1::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaRequest, DeleteRequest,
-        GetCacheStatsRequest, GetRequest, GetTenantBillingRequest, GetTenantRequest,
-        GetTenantUsageRequest, InvalidateCacheRequest, Keys, ListKeysRequest, RevokeApiKeyRequest,
-        SetEntry, SetRequest, TouchRequest, WhoAmIRequest, invalidate_cache_request::Target,
+        GetCacheStatsRequest, GetOrLeaseRequest, GetRequest, GetTenantBillingRequest,
+        GetTenantRequest, GetTenantUsageRequest, InvalidateCacheRequest, Keys, ListKeysRequest,
+        RevokeApiKeyRequest, SetEntry, SetRequest, TouchRequest, WarmCacheRequest,
+        WatchInvalidationsRequest, WhoAmIRequest, invalidate_cache_request::Target,
     },
 };
 use rstest::rstest;
@@ -24,6 +27,19 @@ const SCOPES: [&str; 7] = [
     "usage.read",
     "tenant.read",
 ];
+
+/// Asks for cache.read as well, which no option of a method can say.
+const TWO_SCOPES: &str = "GetOrLease";
+
+/// Calls with an empty message. A stream that is let through ends with the time it
+/// was given.
+async fn call(clients: &Clients, method: &Method) -> Result<tonic::Response<()>, Status> {
+    let mut request = Request::new(());
+    if method.name == "WatchInvalidations" {
+        request.set_timeout(Duration::from_secs(3));
+    }
+    raw_call::<()>(clients.keyed.clone(), method.path, request).await
+}
 
 fn refusal(answer: Result<tonic::Response<()>, Status>) -> Option<(Code, String)> {
     let status = answer.err()?;
@@ -66,17 +82,22 @@ async fn every_rpc_asks_for_its_permission(#[case] kind: Kind) {
             "{path}"
         );
         for (scope, clients) in &by_scope {
-            let answer = refusal(empty_call(clients.keyed.clone(), path).await);
-            if [*scope, "any"].contains(&method.permission) {
+            let answer = refusal(call(clients, method).await);
+            if [*scope, "any"].contains(&method.permission) && method.name != TWO_SCOPES {
                 assert_eq!(answer, None, "{path} with {scope}");
             } else {
                 let denied = is(Code::PermissionDenied, "SCOPE_MISSING");
                 assert_eq!(answer, denied, "{path} with {scope}");
             }
         }
-        let admin = empty_call(server.admin().keyed, path).await;
+        let admin = call(&server.admin(), method).await;
         assert_eq!(refusal(admin), None, "{path} with the admin key");
     }
+    let both = server.key("acme", &["cache.read", "cache.write"]).await;
+    let path = METHODS.iter().find(|method| method.name == TWO_SCOPES);
+    let path = path.unwrap().path;
+    let answer = empty_call(server.with_key(&both).keyed, path).await;
+    assert_eq!(refusal(answer), None, "{path} with both scopes");
 }
 
 #[rstest]
@@ -145,7 +166,7 @@ async fn calls_on(clients: &Clients, tenant_id: &str) -> Vec<(&'static str, Stat
             let message = $request { tenant_id: tenant_id(), $($field: $value,)* ..Default::default() };
             let mut request = Request::new(message);
             request.metadata_mut().insert("x-request-id", "same".parse().unwrap());
-            refused.push((stringify!($rpc), $client.$rpc(request).await.unwrap_err()));
+            refused.push((stringify!($rpc), $client.$rpc(request).await.map(drop).unwrap_err()));
         }};
     }
     call!(tenant.get_tenant(GetTenantRequest {}));
@@ -169,6 +190,18 @@ async fn calls_on(clients: &Clients, tenant_id: &str) -> Vec<(&'static str, Stat
     call!(cache.batch_delete(BatchDeleteRequest { keys: vec![key()] }));
     let target = || Some(Target::Keys(Keys { keys: vec![key()] }));
     call!(cache.get_cache_stats(GetCacheStatsRequest {}));
+    call!(cache.get_or_lease(GetOrLeaseRequest { key: key() }));
+    call!(cache.watch_invalidations(WatchInvalidationsRequest {}));
+    let first = WarmCacheRequest {
+        tenant_id: tenant_id(),
+        keys: vec![key()],
+        ..Default::default()
+    };
+    let mut request = Request::new(futures::stream::iter([first]));
+    request
+        .metadata_mut()
+        .insert("x-request-id", "same".parse().unwrap());
+    refused.push(("warm_cache", cache.warm_cache(request).await.unwrap_err()));
     call!(cache.invalidate_cache(InvalidateCacheRequest { target: target() }));
     refused
 }
