@@ -67,28 +67,24 @@ impl Sweeper {
         &self,
         store: &Handle,
         space: &Space,
-        mut view: View,
+        view: View,
         writes: &[Write],
     ) -> Result<bool> {
-        let generation = view.generation;
-        for _ in 0..ATTEMPTS {
-            let batch = Batch {
-                view: Some(view),
-                mode: Mode::Each,
-                writes: writes.to_vec(),
-                ..Batch::default()
-            };
-            match store.commit(space, batch).await? {
-                Commit::Applied(applied) => {
-                    self.count(space, writes, &applied.outcomes);
-                    return Ok(true);
-                }
-                // A floor was raised: no reason to keep what lower ones hide.
-                Commit::Refused(Refusal::Stale(now)) if now.generation == generation => view = now,
-                Commit::Refused(_) => return Ok(false),
+        let batch = Batch {
+            view: Some(view),
+            // A floor that was raised is no reason to keep what lower ones hide.
+            later: true,
+            mode: Mode::Each,
+            writes: writes.to_vec(),
+            ..Batch::default()
+        };
+        match store.commit(space, batch).await? {
+            Commit::Applied(applied) => {
+                self.count(space, writes, &applied.outcomes);
+                Ok(true)
             }
+            Commit::Refused(_) => Ok(false),
         }
-        Err(Error::RequestInProgress)
     }
 }
 
