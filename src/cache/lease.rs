@@ -244,11 +244,15 @@ impl Cache {
                 .expiring(Expiry::AfterMs(duration_ms));
             let batch = Batch {
                 view: Some(snapshot.view),
+                // What was invalidated since hides no more of what is seen here, and
+                // whatever came since is above the floors that are known.
+                later: snapshot.view.epoch > 0,
                 ..Batch::of([absent, take])
             };
             match self.store.commit(&tenancy.space, batch).await? {
                 Commit::Applied(applied) => {
-                    if applied.view != snapshot.view {
+                    if snapshot.view.epoch == 0 {
+                        // The first commit begins the first epoch; nothing came between.
                         self.keep(tenancy, applied.view, snapshot.floors.clone());
                     }
                     return match applied.outcomes.get(1) {
@@ -286,6 +290,7 @@ impl Cache {
             Ok(snapshot) => {
                 let batch = Batch {
                     view: Some(snapshot.view),
+                    later: snapshot.view.epoch > 0,
                     ..Batch::of([end])
                 };
                 let commit = self.store.commit(&tenancy.space, batch).await;
