@@ -162,11 +162,11 @@ impl Floors {
     /// Bytes they take in memory, roughly.
     pub(super) fn bytes(&self) -> usize {
         let text = |text: &str| FLOOR_BYTES + text.len();
-        let marks = |(namespace, marks): (&Box<str>, &Marks)| {
+        let held = self.namespaces.iter().map(|(namespace, marks)| {
             let texts = marks.prefixes.keys().chain(marks.tags.keys());
             2 * text(namespace) + texts.map(|t| text(t)).sum::<usize>()
-        };
-        self.namespaces.iter().map(marks).sum::<usize>() + self.past.bytes()
+        });
+        held.sum::<usize>() + self.past.bytes()
     }
 
     /// Whether an entry is gone. Costs nothing where nothing was invalidated.

@@ -106,10 +106,10 @@ impl Floors {
 
     /// The value of their record.
     pub(in crate::cache) fn encode(&self) -> Result<Vec<u8>> {
-        let name = |(namespace, marks): (&Box<str>, &Marks)| Named {
+        let named = self.namespaces.iter().map(|(namespace, marks)| Named {
             namespace: namespace.clone(),
             marks: marks.clone(),
-        };
+        });
         let (format, job_ms) = match self.is_empty() && self.past.is_empty() {
             true => (0, 0),
             false => (FORMAT, self.job_ms),
@@ -117,7 +117,7 @@ impl Floors {
         let stored = Stored {
             format,
             job_ms,
-            floors: Held::Second(self.namespaces.iter().map(name).collect()),
+            floors: Held::Second(named.collect()),
             past: self.past.clone(),
             watched_until_ms: self.watched_until_ms,
         };

@@ -304,7 +304,7 @@ mod tests {
         store::{Incarnation, Watch},
     };
 
-    const VALUE: [u8; 20_000] = [0; 20_000];
+    static VALUE: [u8; 20_000] = [0; 20_000];
 
     /// Random numbers (splitmix64).
     struct Random(u64);

@@ -72,7 +72,7 @@ impl State {
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut whole = [0; WORDS * 8];
-        if FORMER_WORDS.contains(&(bytes.len() / 8)) && bytes.len() % 8 == 0 {
+        if FORMER_WORDS.contains(&(bytes.len() / 8)) && bytes.len().is_multiple_of(8) {
             whole.get_mut(..bytes.len())?.copy_from_slice(bytes);
         } else {
             whole = bytes.try_into().ok()?;

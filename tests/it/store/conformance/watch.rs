@@ -219,7 +219,10 @@ pub async fn without_a_watcher_nothing_is_vouched_for(store: &Handle) {
     let (space, key) = (space(), entry("a"));
     write(store, &space, Write::put(key.clone(), "1")).await;
     for _ in 0..50 {
-        let watched = store.read_watched(&space, 0, &[key.clone()]).await.unwrap();
+        let watched = store
+            .read_watched(&space, 0, std::slice::from_ref(&key))
+            .await
+            .unwrap();
         assert!(watched.vouch.is_none());
         assert_eq!(watched.read.records.iter().flatten().count(), 1);
         tokio::time::sleep(Duration::from_millis(5)).await;
