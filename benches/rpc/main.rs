@@ -158,6 +158,9 @@ fn measure(
         scratch.path(),
         &log,
     )?;
+    let far = scratch.path().join("far");
+    fs::create_dir_all(&far)?;
+    let on_redis_far = Process::server(&On::RedisFar(&url), &far, &log)?;
     let default = Process::twin("default")?;
     let per_core = Process::twin("per-core")?;
     let redis_pid: u32 = redis
@@ -170,6 +173,7 @@ fn measure(
 
     let subjects = [
         (Subject::Redis, &on_redis, Some(redis_pid)),
+        (Subject::RedisFar, &on_redis_far, Some(redis_pid)),
         (Subject::Embedded, &on_file, None),
         (Subject::DefaultTwin, &default, None),
         (Subject::PerCoreTwin, &per_core, None),
@@ -217,6 +221,7 @@ fn measure(
 
     starts(report, rounds, &url, scratch.path(), &log)?;
     on_redis.stop()?;
+    on_redis_far.stop()?;
     on_file.stop()
 }
 
@@ -235,12 +240,16 @@ fn peaks(
     for (subject, process, servant) in subjects.iter().filter(|chosen| choice.has(chosen.0)) {
         let real = subject.is_real();
         let peaks = runtime.block_on(async {
-            let key = if real {
-                scenario::create_tenant(process.address, "peaks").await?
-            } else {
-                String::from("none")
-            };
-            Peaks::prepare(process.address, &key, real).await
+            if !real {
+                return Peaks::prepare(process.address, "none", false).await;
+            }
+            // Two of them share a Redis.
+            let name = |tenant: &str| format!("{tenant}-{}", process.pid());
+            let plain = scenario::create_tenant(process.address, &name("plain")).await?;
+            let sealed = scenario::create_sealed(process.address, &name("sealed")).await?;
+            let sealed = Peaks::prepare(process.address, &sealed, true).await?;
+            let plain = Peaks::prepare(process.address, &plain, true).await?;
+            Ok(plain.beside(sealed))
         });
         let watched: Vec<u32> = [std::process::id(), process.pid()]
             .into_iter()
@@ -261,7 +270,10 @@ fn peaks(
                 order.reverse();
             }
             for (subject, address, watched, peaks) in order {
-                let tally = load::run(*address, pick(peaks), pressure, watched)
+                let Some(work) = pick(peaks) else {
+                    continue;
+                };
+                let tally = load::run(*address, work, pressure, watched)
                     .with_context(|| format!("{name} on {subject:?}"))?;
                 report
                     .peaks
@@ -280,14 +292,20 @@ fn peaks(
 /// Of the peak of Get, what the open loop asks for.
 const OPEN_SHARE: f64 = 0.4;
 
-type Pick = fn(&Peaks) -> &Arc<Work>;
-const PEAKS: [(&str, Pick); 6] = [
-    ("Get 1 KiB", |peaks| &peaks.get),
-    ("Set 1 KiB", |peaks| &peaks.set),
-    ("Get miss", |peaks| &peaks.miss),
-    ("BatchGet 100 x 100 B", |peaks| &peaks.batch),
-    (report::CUSTOM, |peaks| &peaks.consume),
-    (report::OPERATIONS, |peaks| &peaks.consume_operations),
+type Pick = fn(&Peaks) -> Option<&Arc<Work>>;
+const PEAKS: [(&str, Pick); 8] = [
+    (report::GET, |peaks| Some(&peaks.get)),
+    (report::SEALED_GET, |peaks| {
+        peaks.sealed.as_ref().map(|(get, _)| get)
+    }),
+    (report::SET, |peaks| Some(&peaks.set)),
+    (report::SEALED_SET, |peaks| {
+        peaks.sealed.as_ref().map(|(_, set)| set)
+    }),
+    ("Get miss", |peaks| Some(&peaks.miss)),
+    ("BatchGet 100 x 100 B", |peaks| Some(&peaks.batch)),
+    (report::CUSTOM, |peaks| Some(&peaks.consume)),
+    (report::OPERATIONS, |peaks| Some(&peaks.consume_operations)),
 ];
 
 /// The latency of creating tenants one after another.

@@ -21,6 +21,9 @@ use crate::{
 /// The admin key of every server started here.
 pub const ADMIN_KEY: &str = "rtp_admin_0123456789abcdefghijklmnopqrstuvwxyz";
 
+/// The master key of every server started here: it protects nothing.
+const MASTER_KEY: &str = "bench:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
 /// The server's binary, built with the benchmark.
 const BINARY: &str = env!("CARGO_BIN_EXE_riptide-persistence");
 
@@ -37,6 +40,8 @@ pub struct Process {
 pub enum On<'a> {
     /// The Redis at this URL.
     Redis(&'a str),
+    /// The same, with nothing kept near.
+    RedisFar(&'a str),
     /// A file in this folder.
     Embedded(&'a Path),
 }
@@ -55,16 +60,19 @@ impl Process {
             .env("PERSISTENCE_SERVER__ADMIN_LISTEN", admin.to_string())
             .env("PERSISTENCE_AUTH__ADMIN_KEY", ADMIN_KEY)
             .env("PERSISTENCE_TENANT__MAX_TENANTS", "-1")
+            .env("PERSISTENCE_ENCRYPTION__MASTER_KEYS", MASTER_KEY)
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
         match on {
-            On::Redis(url) => {
+            On::Redis(url) | On::RedisFar(url) => {
+                let near = matches!(on, On::Redis(_));
                 command
                     .env("PERSISTENCE_STORE__BACKEND", "redis")
-                    .env("PERSISTENCE_REDIS__URL", url);
-                command.env("PERSISTENCE_STORE__PATH", folder);
+                    .env("PERSISTENCE_REDIS__URL", url)
+                    .env("PERSISTENCE_CACHE__NEAR__ENABLED", near.to_string())
+                    .env("PERSISTENCE_STORE__PATH", folder);
             }
             On::Embedded(path) => {
                 command

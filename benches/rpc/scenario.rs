@@ -53,6 +53,19 @@ pub struct Peaks {
     pub consume: Arc<Work>,
     /// CheckQuota that consumes operations_per_minute.
     pub consume_operations: Arc<Work>,
+    /// The Gets and Sets of a tenant whose values are encrypted; `None` where there
+    /// is none.
+    pub sealed: Option<(Arc<Work>, Arc<Work>)>,
+}
+
+impl Peaks {
+    /// The same with the Gets and Sets of these.
+    pub fn beside(self, sealed: Self) -> Self {
+        Self {
+            sealed: Some((sealed.get, sealed.set)),
+            ..self
+        }
+    }
 }
 
 impl Peaks {
@@ -120,6 +133,7 @@ impl Peaks {
             batch: Arc::new(batch.await.context("BatchGet")?),
             consume: consume(key, CUSTOM)?,
             consume_operations: consume(key, "operations_per_minute")?,
+            sealed: None,
         })
     }
 }
@@ -193,6 +207,16 @@ pub async fn create_limited(address: SocketAddr, tenant_id: &str, limit: i64) ->
     secret(&Line::open(address).await?.call(&call).await?)
 }
 
+/// The same for a tenant whose values are encrypted.
+pub async fn create_sealed(address: SocketAddr, tenant_id: &str) -> Result<String> {
+    let request = CreateTenantRequest {
+        encryption_enabled: true,
+        ..request_of(tenant_id, VAST)
+    };
+    let call = Call::new(CREATE_TENANT, ADMIN_KEY, &request)?;
+    secret(&Line::open(address).await?.call(&call).await?)
+}
+
 /// The API key in the answer to a creation.
 pub fn secret(answer: &Bytes) -> Result<String> {
     Ok(decode::<CreateTenantResponse>(answer)?.secret)
@@ -203,8 +227,13 @@ pub fn creation(tenant_id: &str) -> Result<Call> {
     creation_limited(tenant_id, VAST)
 }
 
-/// Every limit is finite, so that all that is counted for a limit is measured.
 fn creation_limited(tenant_id: &str, operations_per_minute: i64) -> Result<Call> {
+    let request = request_of(tenant_id, operations_per_minute);
+    Call::new(CREATE_TENANT, ADMIN_KEY, &request)
+}
+
+/// Every limit is finite, so that all that is counted for a limit is measured.
+fn request_of(tenant_id: &str, operations_per_minute: i64) -> CreateTenantRequest {
     let custom = CustomQuota {
         limit: VAST,
         window: Some(Duration {
@@ -220,12 +249,11 @@ fn creation_limited(tenant_id: &str, operations_per_minute: i64) -> Result<Call>
         custom: [(CUSTOM.to_owned(), custom)].into(),
         ..Quotas::default()
     };
-    let request = CreateTenantRequest {
+    CreateTenantRequest {
         tenant_id: tenant_id.into(),
         quotas: Some(quotas),
         ..CreateTenantRequest::default()
-    };
-    Call::new(CREATE_TENANT, ADMIN_KEY, &request)
+    }
 }
 
 /// Sets `count` entries `<prefix>-0000` and so on, in batches.
