@@ -1,12 +1,14 @@
 //! The figures as a table for people and as JSON. It does not know how they were
 //! come by.
 
-use std::{collections::BTreeMap, fmt::Write, thread};
+mod form;
+
+use std::{collections::BTreeMap, fmt::Write};
 
 use anyhow::Result;
-use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 use serde::Serialize;
 
+use self::form::{cores, median, table};
 use crate::{idle::Idle, invalidate::Invalidation, load::Tally, noisy::Noisy, scenario::BATCH};
 
 /// What is measured.
@@ -376,29 +378,5 @@ impl Report {
         }
         let whole = serde_json::json!({"cores": cores(), "ratios": ratios, "measured": self});
         Ok(serde_json::to_string_pretty(&whole)?)
-    }
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY).set_header(header);
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    match (values.get(half), values.len() % 2) {
-        (Some(high), 0) => (high + values.get(half - 1).copied().unwrap_or(*high)) / 2.0,
-        (Some(middle), _) => *middle,
-        (None, _) => 0.0,
     }
 }
