@@ -9,7 +9,7 @@ use crate::{
     cache,
     config::{Config, Setting},
     proto::v1::{
-        ConfigValue, Feature, GetConfigRequest, GetConfigResponse, GetServerInfoRequest,
+        self, ConfigValue, Feature, GetConfigRequest, GetConfigResponse, GetServerInfoRequest,
         GetServerInfoResponse, Limits, state_service_server::StateService,
     },
     tenant::page,
@@ -68,6 +68,7 @@ impl Info {
             values,
             version: 1,
             load_time: Some(now),
+            last_reload: None,
         };
         Self { server, config }
     }
@@ -75,7 +76,16 @@ impl Info {
 
 /// The service.
 #[derive(Clone, Debug)]
-pub struct Api(pub Arc<Info>);
+pub struct Api {
+    info: Arc<Info>,
+}
+
+impl Api {
+    /// The service, telling this.
+    pub fn new(info: Arc<Info>) -> Self {
+        Self { info }
+    }
+}
 
 #[tonic::async_trait]
 impl StateService for Api {
@@ -83,13 +93,143 @@ impl StateService for Api {
         &self,
         _: Request<GetConfigRequest>,
     ) -> Result<Response<GetConfigResponse>, Status> {
-        Ok(Response::new(self.0.config.clone()))
+        Ok(Response::new(self.info.config.clone()))
     }
 
     async fn get_server_info(
         &self,
         _: Request<GetServerInfoRequest>,
     ) -> Result<Response<GetServerInfoResponse>, Status> {
-        Ok(Response::new(self.0.server.clone()))
+        Ok(Response::new(self.info.server.clone()))
+    }
+
+    async fn reload_config(
+        &self,
+        _: Request<v1::ReloadConfigRequest>,
+    ) -> Result<Response<v1::ReloadConfigResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    type WatchConfigStream = futures::stream::Empty<Result<v1::WatchConfigResponse, Status>>;
+
+    async fn watch_config(
+        &self,
+        _: Request<v1::WatchConfigRequest>,
+    ) -> Result<Response<Self::WatchConfigStream>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    type CreateCheckpointStream =
+        futures::stream::Empty<Result<v1::CreateCheckpointResponse, Status>>;
+
+    async fn create_checkpoint(
+        &self,
+        _: Request<v1::CreateCheckpointRequest>,
+    ) -> Result<Response<Self::CreateCheckpointStream>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        _: Request<v1::ListCheckpointsRequest>,
+    ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        _: Request<v1::GetCheckpointRequest>,
+    ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn delete_checkpoint(
+        &self,
+        _: Request<v1::DeleteCheckpointRequest>,
+    ) -> Result<Response<v1::DeleteCheckpointResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn verify_checkpoint(
+        &self,
+        _: Request<v1::VerifyCheckpointRequest>,
+    ) -> Result<Response<v1::VerifyCheckpointResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    type RestoreCheckpointStream =
+        futures::stream::Empty<Result<v1::RestoreCheckpointResponse, Status>>;
+
+    async fn restore_checkpoint(
+        &self,
+        _: Request<v1::RestoreCheckpointRequest>,
+    ) -> Result<Response<Self::RestoreCheckpointStream>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    type DownloadCheckpointStream =
+        futures::stream::Empty<Result<v1::DownloadCheckpointResponse, Status>>;
+
+    async fn download_checkpoint(
+        &self,
+        _: Request<v1::DownloadCheckpointRequest>,
+    ) -> Result<Response<Self::DownloadCheckpointStream>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn upload_checkpoint(
+        &self,
+        _: Request<tonic::Streaming<v1::UploadCheckpointRequest>>,
+    ) -> Result<Response<v1::UploadCheckpointResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn create_session(
+        &self,
+        _: Request<v1::CreateSessionRequest>,
+    ) -> Result<Response<v1::CreateSessionResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn get_session(
+        &self,
+        _: Request<v1::GetSessionRequest>,
+    ) -> Result<Response<v1::GetSessionResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn update_session(
+        &self,
+        _: Request<v1::UpdateSessionRequest>,
+    ) -> Result<Response<v1::UpdateSessionResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn touch_session(
+        &self,
+        _: Request<v1::TouchSessionRequest>,
+    ) -> Result<Response<v1::TouchSessionResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn terminate_session(
+        &self,
+        _: Request<v1::TerminateSessionRequest>,
+    ) -> Result<Response<v1::TerminateSessionResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn list_sessions(
+        &self,
+        _: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
+    }
+
+    async fn terminate_sessions(
+        &self,
+        _: Request<v1::TerminateSessionsRequest>,
+    ) -> Result<Response<v1::TerminateSessionsResponse>, Status> {
+        Err(Status::internal("SCAFFOLD"))
     }
 }

@@ -138,7 +138,7 @@ fn layer(parts: &Parts, store: &store::Handle) -> crate::error::Result<Layer> {
         config.max_message_bytes,
         TenantApi::new(tenants.clone()),
         CacheApi::new(tenants.clone(), cache, parts.health.clone()),
-        StateApi(parts.info.clone()),
+        StateApi::new(parts.info.clone()),
         HealthApi(parts.health.clone()),
         parts.reflection,
     )?;
