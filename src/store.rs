@@ -44,10 +44,15 @@
 //!   of the commits. The log is kept for [`LOG_KEPT`] after its last note, within a
 //!   bound of its bytes, and ends with its space; where it does not reach back to a
 //!   place any more, [`Store::notes`] says so.
+//! - [`Action::Renew`] and [`Action::Take`] show the record in the commit that changes
+//!   it, so that nobody must read it first. A renewed record ends when its own
+//!   [`Renewal`] says, by the store's clock at the commit.
 //! - Time is the store's clock ([`Store::now_ms`]), never a replica's.
 //! - Records of ordered tables are listed in the order of their paths' bytes,
-//!   stable under concurrent writes. [`Table::Entry`] is listed in no order: a
-//!   record that exists throughout is listed at least once.
+//!   stable under concurrent writes; what a listing costs does not depend on records
+//!   whose time is over, where their table is [`Table::passing`], nor on those beside
+//!   its prefix. [`Table::Entry`] is listed in no order: a record that exists
+//!   throughout is listed at least once.
 //! - A commit that touches no table that is [`Table::lasting`] is durable within a
 //!   second, on a backend that is durable at all; every other commit is durable when
 //!   it is acknowledged, as far as the backend's own settings allow (Redis: AOF).
@@ -73,7 +78,7 @@ use bytes::Bytes;
 
 pub use batch::{
     Action, Applied, Batch, Check, Commit, Expiry, Limits, MAX_NOTE_BYTES, Metric, Mode, Outcome,
-    Refusal, Step, Write,
+    Refusal, Renewal, Step, Write,
 };
 pub use health::{Gauges, Health};
 pub use meter::{

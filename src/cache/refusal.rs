@@ -13,6 +13,11 @@ use crate::{
 /// looks for them that often.
 pub(super) const RECLAIM: Duration = Duration::from_secs(1);
 
+/// That a write showed a record, which none of the cache's asks for.
+pub(super) fn unasked() -> Error {
+    Error::Internal("the store showed a record that was not asked for".to_owned())
+}
+
 /// Whether it is for a quota.
 pub(super) fn is_quota(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Exceeded { .. })

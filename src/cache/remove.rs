@@ -3,7 +3,7 @@
 
 use super::{
     Cache,
-    refusal::refused,
+    refusal::{refused, unasked},
     rules,
     rules::At,
     snapshot::Snapshot,
@@ -51,6 +51,7 @@ impl Cache {
                     Ok(existed)
                 }
                 Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
+                Outcome::Shown(_) => Err(unasked()),
             },
             // What is to be removed is not there, whatever version was meant: an
             // answer, and the refused commit has not metered it.
@@ -109,6 +110,7 @@ impl Cache {
                     Ok(existed)
                 }
                 Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
+                Outcome::Shown(_) => Err(unasked()),
             }
         };
         let results = checked.into_iter().map(result).collect();

@@ -2,7 +2,7 @@
 
 use super::{
     Cache, Touched,
-    refusal::refused,
+    refusal::{refused, unasked},
     rules,
     rules::At,
     snapshot::Snapshot,
@@ -56,6 +56,7 @@ impl Cache {
                 })
             }
             Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
+            Outcome::Shown(_) => Err(unasked()),
         }
     }
 }

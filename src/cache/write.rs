@@ -5,7 +5,7 @@ use super::{
     Cache, Set, Written,
     hidden::is_free,
     lease, note,
-    refusal::{is_quota, refused},
+    refusal::{is_quota, refused, unasked},
     rules,
     rules::At,
     snapshot::{ATTEMPTS, Snapshot},
@@ -318,6 +318,7 @@ fn written(tenancy: &Tenancy, outcome: Outcome, stored_bytes: u64) -> Result<Wri
             stored_bytes,
         }),
         Outcome::Refused(refusal) => Err(refused(tenancy, &refusal)),
+        Outcome::Shown(_) => Err(unasked()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Key, Metered, Usage, View};
+use super::{Key, Metered, Record, Usage, View};
 
 /// Writes that belong together.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +48,8 @@ impl Batch {
         let wrote = |(write, outcome): (&Write, &Outcome)| match (&write.action, outcome) {
             (Action::Put { .. }, Outcome::Done { .. }) => true,
             (Action::Touch(_) | Action::Delete, Outcome::Done { existed, .. }) => *existed,
-            (Action::Nothing, _) | (_, Outcome::Refused(_)) => false,
+            (_, Outcome::Shown(shown)) => shown.is_some(),
+            _ => false,
         };
         self.step.is_some() || self.writes.iter().zip(&applied.outcomes).any(wrote)
     }
@@ -166,6 +167,13 @@ pub enum Action {
     Touch(Expiry),
     /// It is removed.
     Delete,
+    /// It gets the expiry that its own value asks for, which begins with a
+    /// [`Renewal`], and keeps its version and value; it is shown as it is then.
+    /// Nothing happens where it is absent, or has come to [`Renewal::until_ms`].
+    /// In [`Mode::Whole`] only.
+    Renew,
+    /// It is removed, and shown as it was. In [`Mode::Whole`] only.
+    Take,
     /// Nothing; the check alone counts.
     Nothing,
 }
@@ -201,6 +209,51 @@ impl Expiry {
                 linger_ms,
             } => Some((after_ms, linger_ms)),
         }
+    }
+}
+
+/// What a record's value begins with that [`Action::Renew`] puts off the end of, so
+/// that whoever renews it need not have read it. No other action looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// For how many milliseconds it is renewed.
+    pub idle_ms: u64,
+    /// Until when at most, by the store's clock.
+    pub until_ms: u64,
+}
+
+impl Renewal {
+    /// Bytes of it.
+    pub const BYTES: usize = 12;
+
+    /// The beginning of a value: 6 bytes each, big endian.
+    pub fn encode(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        for (place, span_ms) in bytes.chunks_exact_mut(6).zip([self.idle_ms, self.until_ms]) {
+            let [_, _, rest @ ..] = span_ms.min((1 << 48) - 1).to_be_bytes();
+            place.copy_from_slice(&rest);
+        }
+        bytes
+    }
+
+    /// Reads it; `None` where a value is too short.
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        let number = |bytes: &[u8]| {
+            let shift = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+            bytes.iter().fold(0, shift)
+        };
+        let (idle, until) = value.get(..Self::BYTES)?.split_at_checked(6)?;
+        Some(Self {
+            idle_ms: number(idle),
+            until_ms: number(until),
+        })
+    }
+
+    /// In how many milliseconds a record ends that is renewed now; `None` where its
+    /// time is over.
+    pub fn after_ms(self, now_ms: u64) -> Option<u64> {
+        let left_ms = self.until_ms.saturating_sub(now_ms);
+        Some(self.idle_ms.min(left_ms)).filter(|after_ms| *after_ms > 0)
     }
 }
 
@@ -265,6 +318,9 @@ pub enum Outcome {
         /// When the record ends now.
         expire_ms: Option<u64>,
     },
+    /// The record that [`Action::Renew`] or [`Action::Take`] shows; `None` where there
+    /// was none.
+    Shown(Option<Record>),
     /// It was refused, in [`Mode::Each`].
     Refused(Refusal),
 }

@@ -21,6 +21,11 @@ impl Space {
         Self(incarnation.to_string().into())
     }
 
+    /// The space of one tenant's sessions; likewise.
+    pub fn sessions(incarnation: Incarnation) -> Self {
+        Self(format!("s{incarnation}").into())
+    }
+
     /// One of the [`METER_SPACES`] that usage and bills are kept in, outside the
     /// tenants' own: the one that this tenant's are in.
     pub fn meters(incarnation: Incarnation) -> Self {
@@ -115,11 +120,13 @@ pub enum Table {
     /// Leases of the refill of cache entries, by the paths of those; they live in
     /// the same generation, and expire.
     Refill,
+    /// Sessions, by user and a random number. Metered; ordered; passing.
+    Session,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Entry,
         Self::Tenant,
         Self::ApiKey,
@@ -130,6 +137,7 @@ impl Table {
         Self::Meta,
         Self::Statement,
         Self::Refill,
+        Self::Session,
     ];
 
     /// The table's mark in stored keys. Never changes.
@@ -145,20 +153,27 @@ impl Table {
             Self::Meta => "m",
             Self::Statement => "p",
             Self::Refill => "f",
+            Self::Session => "u",
         }
     }
 
     /// Whether its records count in the space's usage.
     pub const fn metered(self) -> bool {
-        matches!(self, Self::Entry | Self::Tenant)
+        matches!(self, Self::Entry | Self::Tenant | Self::Session)
     }
 
     /// Whether it can be listed in the order of its paths.
     pub const fn ordered(self) -> bool {
         matches!(
             self,
-            Self::Tenant | Self::ApiKey | Self::Job | Self::Statement
+            Self::Tenant | Self::ApiKey | Self::Job | Self::Statement | Self::Session
         )
+    }
+
+    /// Whether its records end in masses although they can be listed, so that what
+    /// they are listed by must follow them although nobody looks.
+    pub const fn passing(self) -> bool {
+        matches!(self, Self::Session)
     }
 
     /// Whether its commits are told by [`Store::changes`](super::Store::changes).

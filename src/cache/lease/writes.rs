@@ -34,7 +34,7 @@ pub(in crate::cache) fn forget_leases(writes: &mut Vec<Write>) {
     let forgets = |write: &&Write| {
         write.key.table == Table::Entry
             && match &write.action {
-                Action::Delete => true,
+                Action::Delete | Action::Take | Action::Renew => true,
                 Action::Put { expiry, .. } | Action::Touch(expiry) => soon(expiry),
                 Action::Nothing => false,
             }

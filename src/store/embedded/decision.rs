@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::{
     super::{
         Action, Batch, Check, Expiry, Key, Limits, MAX_EXPIRE_MS, MAX_NOTE_BYTES, Metric, Mode,
-        Outcome, Refusal, Step, Table, Usage, View, Write, bucket_ms, charge, space::ERA_EPOCHS,
+        Outcome, Record, Refusal, Renewal, Step, Table, Usage, View, Write, bucket_ms, charge,
+        space::ERA_EPOCHS,
     },
     fault::{Fault, Result},
     layout::{self, Head},
@@ -74,6 +75,11 @@ pub(super) fn examine(batch: &Batch) -> Result<()> {
         if write.key.path.is_empty() {
             return Err(Fault::Misuse("a path is empty".into()));
         }
+        if matches!(write.action, Action::Renew | Action::Take) && batch.mode != Mode::Whole {
+            return Err(Fault::Misuse(
+                "a record is shown by a batch that is applied whole".into(),
+            ));
+        }
         let (Action::Put { expiry, .. } | Action::Touch(expiry)) = &write.action else {
             continue;
         };
@@ -96,12 +102,13 @@ pub(super) fn examine(batch: &Batch) -> Result<()> {
 }
 
 /// Decides a batch on a space whose due buckets are reaped. `stored` tells what
-/// is stored at a suffix.
+/// is stored at a suffix, and `value` its value.
 pub(super) fn decide(
     state: State,
     batch: &Batch,
     now_ms: u64,
     stored: impl Fn(&[u8]) -> Result<Option<Known>>,
+    value: impl Fn(&[u8]) -> Result<Bytes>,
 ) -> Result<Decision> {
     if state.gone_ms > 0 {
         return Ok(Decision::Refuse(Refusal::Gone));
@@ -125,7 +132,7 @@ pub(super) fn decide(
     let mut outcomes = Vec::with_capacity(batch.writes.len());
     for (place, write) in batch.writes.iter().enumerate() {
         let limits = (batch.mode == Mode::Each).then_some(&batch.limits);
-        let outcome = attempt.write(place, write, limits, &stored)?;
+        let outcome = attempt.write(place, write, limits, &stored, &value)?;
         match outcome {
             Outcome::Refused(refusal) if batch.mode == Mode::Whole => {
                 return Ok(Decision::Refuse(refusal));
@@ -233,6 +240,7 @@ impl Attempt {
         write: &Write,
         limits: Option<&Limits>,
         stored: impl Fn(&[u8]) -> Result<Option<Known>>,
+        value: impl Fn(&[u8]) -> Result<Bytes>,
     ) -> Result<Outcome> {
         let table = write.key.table;
         let suffix = layout::suffix(&write.key, self.state.generation);
@@ -240,8 +248,23 @@ impl Attempt {
             Some(known) => *known,
             None => stored(&suffix)?,
         };
-        let alive = before
+        let mut alive = before
             .filter(|known| known.head.alive(self.now_ms) && known.head.version > write.floor);
+        let (mut shown, mut renewed) = (None, Expiry::Never);
+        let shows = matches!(write.action, Action::Renew | Action::Take);
+        if shows && alive.is_some() {
+            let value = value(&suffix)?;
+            if matches!(write.action, Action::Renew) {
+                let renewal = Renewal::decode(&value);
+                let renewal = renewal
+                    .ok_or_else(|| Fault::Damaged("a record that is to be renewed".into()))?;
+                match renewal.after_ms(self.now_ms) {
+                    Some(after_ms) => renewed = Expiry::AfterMs(after_ms),
+                    None => alive = None,
+                }
+            }
+            shown = Some(value);
+        }
         let found = alive.map(|known| known.head.version);
         let holds = match write.check {
             Check::Any => true,
@@ -270,16 +293,12 @@ impl Attempt {
                 )
             }
             (Action::Touch(expiry), Some(known)) => {
-                let touched = Known {
-                    head: self.head(known.head.version, *expiry),
-                    ..known
-                };
-                (After::Touched(touched), Some(touched))
+                touched(self.head(known.head.version, *expiry), known)
             }
-            (Action::Delete, _) if before.is_some() => (After::Absent, None),
-            (Action::Touch(_) | Action::Delete | Action::Nothing, _) => {
-                return Ok(done(existed, alive));
-            }
+            (Action::Renew, Some(known)) => touched(self.head(known.head.version, renewed), known),
+            (Action::Delete | Action::Take, _) if before.is_some() => (After::Absent, None),
+            _ if shows => return Ok(Outcome::Shown(None)),
+            _ => return Ok(done(existed, alive)),
         };
         let cost = |known: &Known| charge(&write.key.path, known.value_bytes);
         if let Some(known) = &before
@@ -314,7 +333,14 @@ impl Attempt {
             before,
             after,
         });
-        Ok(done(existed, now))
+        Ok(match now.or(alive) {
+            _ if !shows => done(existed, now),
+            told => Outcome::Shown(told.zip(shown).map(|(known, value)| Record {
+                version: known.head.version,
+                expire_ms: known.head.expires(),
+                value,
+            })),
+        })
     }
 
     fn head(&self, version: u64, expiry: Expiry) -> Head {
@@ -335,6 +361,11 @@ impl Attempt {
             end_ms,
         }
     }
+}
+
+fn touched(head: Head, known: Known) -> (After, Option<Known>) {
+    let touched = Known { head, ..known };
+    (After::Touched(touched), Some(touched))
 }
 
 fn done(existed: bool, now: Option<Known>) -> Outcome {

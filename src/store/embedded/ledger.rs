@@ -8,6 +8,7 @@ mod tally;
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use redb::{ReadableTable, Table as Rows, WriteTransaction};
 
 use super::{
@@ -90,11 +91,16 @@ impl<'t> Ledger<'t> {
             self.states.insert(space.clone(), state);
         }
         self.begin_run(&mut state);
-        let mut plan =
-            match decision::decide(state, batch, now_ms, |suffix| self.known(&prefix, suffix))? {
-                Decision::Apply(plan) => plan,
-                Decision::Refuse(refusal) => return Ok((Commit::Refused(refusal), Vec::new())),
-            };
+        let mut plan = match decision::decide(
+            state,
+            batch,
+            now_ms,
+            |suffix| self.known(&prefix, suffix),
+            |suffix| self.value(&prefix, suffix),
+        )? {
+            Decision::Apply(plan) => plan,
+            Decision::Refuse(refusal) => return Ok((Commit::Refused(refusal), Vec::new())),
+        };
         for change in &plan.changes {
             self.apply(&prefix, &state, change)?;
         }
@@ -170,6 +176,13 @@ impl<'t> Ledger<'t> {
     fn known(&self, prefix: &[u8], suffix: &[u8]) -> Result<Option<Known>> {
         let stored = self.records.get(layout::join(prefix, suffix).as_slice())?;
         stored.map(|stored| known(stored.value())).transpose()
+    }
+
+    /// The value of what is stored at a suffix.
+    fn value(&self, prefix: &[u8], suffix: &[u8]) -> Result<Bytes> {
+        let stored = self.records.get(layout::join(prefix, suffix).as_slice())?;
+        let stored = stored.ok_or_else(|| spoiled("a record went while it was decided on"))?;
+        split(stored.value()).map(|(_, value)| Bytes::copy_from_slice(value))
     }
 
     /// Applies a change. `state` is the space's before the batch.

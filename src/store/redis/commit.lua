@@ -2,8 +2,9 @@
 -- and its flags, and state.lua, are put before this text by script.rs.
 --
 -- KEYS: 1 the state, 2 the bucket ends (ZSET), 3 the bucket sums (HASH), 4 the
---   openings (HASH), 5 to 4 + n the records of the n writes, then index ZSETs and
---   the stream of changes and the log where they are needed.
+--   openings (HASH), 5 to 4 + n the records of the n writes, then index ZSETs (that of
+--   a passing table with the ZSET of its records' ends behind it), the stream of changes
+--   and the log where they are needed.
 -- ARGV: 1 the batch, then for each write its options and its value. Layouts are
 --   those of wire.rs.
 --
@@ -126,7 +127,7 @@ local function passed(old_entries, old_bytes)
 end
 
 -- Decide. `new_heads[i]` is the record's new head, '' to remove it, or nil.
-local outcomes, new_heads, ends = {}, {}, {}
+local outcomes, new_heads, ends, values = {}, {}, {}, {}
 local changed = step > 0
 for i = 1, n do
   local options = ARGV[2 * i]
@@ -149,6 +150,18 @@ for i = 1, n do
       counted = stop == 0 or stop > mark
     end
   end
+  -- 4 renews as the value says, 5 takes; both show the value.
+  local shown
+  if action > 3 and found > 0 then
+    shown = call('GETRANGE', key, 20, -1)
+    if action == 4 then
+      if #shown < 12 then return redis.error_reply('CORRUPT a record that is to be renewed') end
+      local idle, last = unpack_bytes('>I6I6', shown)
+      if not now then clock() end
+      ttl = math.min(idle, last - now)
+      if ttl < 1 then found = 0 end
+    end
+  end
 
   if (check == 1 and found > 0) or (check == 2 and found == 0)
     or (check == 3 and (found == 0 or found ~= unpack_bytes('>I7', options, 18))) then
@@ -156,7 +169,7 @@ for i = 1, n do
       return 'C' .. pack('>I4I7', i - 1, found)
     end
     outcomes[i] = pack('>BBI7I6', 1, 0, found, 0)
-  elseif action == 1 or (action == 2 and found > 0) then
+  elseif action == 1 or (action % 2 == 0 and action > 0 and found > 0) then
     local old_entries, old_bytes = entries, bytes
     if counted then count(stop, -1, -size) end
     local new_version, length = found, 0
@@ -205,9 +218,10 @@ for i = 1, n do
       if over and counted then expired = expired + 1 end
       -- A text is cheaper than a number, which Redis writes with 17 digits in mind.
       if leaves > 0 then ends[i] = string.format('%d', leaves) end
-      outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, new_version, expire)
+      outcomes[i] = pack('>BBI7I6', action == 4 and 3 or 0, found > 0 and 1 or 0, new_version,
+        expire)
     end
-  elseif action == 3 then
+  elseif action == 3 or action == 5 then
     if found > 0 then changed = true end
     if head ~= '' then
       if counted then
@@ -216,10 +230,16 @@ for i = 1, n do
       end
       heads[key], new_heads[i] = '', ''
     end
-    outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, 0, 0)
+    if action == 5 and found > 0 then
+      outcomes[i] = pack('>BBI7I6', 3, 1, found, expire)
+    else
+      outcomes[i] = pack('>BBI7I6', action == 5 and 3 or 0, found > 0 and 1 or 0, 0, 0)
+    end
   else
-    outcomes[i] = pack('>BBI7I6', 0, found > 0 and 1 or 0, found, found > 0 and expire or 0)
+    outcomes[i] = pack('>BBI7I6', action == 4 and 3 or 0, found > 0 and 1 or 0, found,
+      found > 0 and expire or 0)
   end
+  if shown and found > 0 then values[#values + 1] = pack('>I4', #shown) .. shown end
 end
 
 if mode == 0 then
@@ -249,7 +269,7 @@ if dirty or bytes ~= before_bytes or step > 1 then
     carried_high, carried_low = carried_high + 1, carried_low - 2 ^ 48
   end
 end
-local told
+local told, passing
 for i = 1, n do
   local new_head = new_heads[i]
   if new_head then
@@ -259,13 +279,18 @@ for i = 1, n do
     local action = byte(options)
     local told_mark, index_high, index_low = byte(options, 5, 7)
     local index = index_high * 256 + index_low
-    local path
+    local path, leaving
+    if index > 32767 then
+      index = index - 32768
+      passing, leaving = index, KEYS[index + 1]
+    end
     if index > 0 or told_mark > 0 then
       path = string.sub(key, -unpack_bytes('>I4', options, 14))
     end
     if new_head == '' then
       call('DEL', key)
       if index > 0 then call('ZREM', KEYS[index], path) end
+      if leaving then call('ZREM', leaving, path) end
     elseif action == 1 then
       if ends[i] then
         call('SET', key, new_head .. ARGV[2 * i + 1], 'PXAT', ends[i])
@@ -273,17 +298,38 @@ for i = 1, n do
         call('SET', key, new_head .. ARGV[2 * i + 1])
       end
       if index > 0 then call('ZADD', KEYS[index], 0, path) end
+      if leaving then call('ZADD', leaving, ends[i] or 'inf', path) end
     elseif new_head == heads[key] then
       -- Only the last touch of a record: Redis 7.0 removes it at once where the end is
       -- past by the time this is run, and another touch would bring back a head alone.
       call('SETRANGE', key, 0, new_head)
       if ends[i] then call('PEXPIREAT', key, ends[i]) else call('PERSIST', key) end
+      if leaving then call('ZADD', leaving, ends[i] or 'inf', path) end
     end
     if told_mark > 0 then
       told = told or {}
       told[#told + 1] = 'k'
       told[#told + 1] = string.char(told_mark) .. path
     end
+  end
+end
+-- The index of a passing table follows what Redis drops in silence: each commit takes
+-- more out than it can have put in, and with its last record the index ends itself.
+if passing then
+  if not now then clock() end
+  local index, leaving = KEYS[passing], KEYS[passing + 1]
+  local left = call('ZRANGEBYSCORE', leaving, '-inf', '(' .. now, 'LIMIT', 0, 128)
+  if #left > 0 then
+    call('ZREM', index, unpack(left))
+    call('ZREM', leaving, unpack(left))
+  end
+  local last = call('ZRANGE', leaving, -1, -1, 'WITHSCORES')[2]
+  if last == 'inf' then
+    call('PERSIST', index)
+    call('PERSIST', leaving)
+  elseif last then
+    call('PEXPIREAT', index, last)
+    call('PEXPIREAT', leaving, last)
   end
 end
 if told and changes > 0 then
@@ -361,3 +407,4 @@ elseif dirty or step > 0 then
   call('SET', KEYS[1], saved)
 end
 return (unreaped and 'k' or 'K') .. saved .. before .. table.concat(outcomes)
+  .. table.concat(values)

@@ -55,6 +55,9 @@ impl Redis {
                 if *known == 0 {
                     all.push(keys::index(space, table));
                     *known = all.len();
+                    if table.passing() {
+                        all.push(keys::index_ends(space, table));
+                    }
                 }
                 index = *known;
             }
@@ -138,6 +141,9 @@ pub(super) fn check(batch: &Batch) -> Result<()> {
         }
         if path.is_empty() {
             return misuse("a key without a path".into());
+        }
+        if matches!(action, Action::Renew | Action::Take) && batch.mode != Mode::Whole {
+            return misuse("a record is shown by a batch that is applied whole".into());
         }
         if batch.mode == Mode::Whole && batch.writes.len() > 1 && !seen.insert((table, path)) {
             return misuse("a key is written twice in one batch".into());

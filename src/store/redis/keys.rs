@@ -89,6 +89,11 @@ pub(super) fn index(space: &Space, table: Table) -> Bytes {
     named(space, format!("i:{}", table.mark()).as_bytes())
 }
 
+/// When the records of a passing table leave, by path (ZSET).
+pub(super) fn index_ends(space: &Space, table: Table) -> Bytes {
+    named(space, format!("x:{}", table.mark()).as_bytes())
+}
+
 /// The stream of announced commits.
 pub(super) fn changes() -> Bytes {
     named(&Space::registry(), b"changes")
@@ -285,6 +290,7 @@ mod tests {
             &bucket_ends(&space),
             &bucket_sums(&space),
             &index(&space, Table::Job),
+            &index_ends(&space, Table::Session),
             &openings(&space),
             &log(&space),
             &row(&space, b"r"),
@@ -324,6 +330,7 @@ mod tests {
         assert_eq!(read(&space, &state(&space)), Some(Name::State));
         for other in [
             index(&space, Table::Tenant),
+            index_ends(&space, Table::Session),
             log(&space),
             row(&space, b"k:1:x"),
             stamp(&space, b"k:1:x"),

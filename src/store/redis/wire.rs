@@ -158,7 +158,8 @@ const BATCH_BYTES: usize = 31 + 6 + 8 + 2;
 
 /// The script's argument that describes a write; its value is the next one. What
 /// every write needs comes first, in bytes that are cheap to read.
-/// `index` is the place of the index among the keys, 0 for none.
+/// `index` is the place of the index among the keys, 0 for none; that of a passing
+/// table has the ends behind it.
 pub(super) fn write(out: &mut BytesMut, write: &Write, index: usize, announced: bool) {
     let Write {
         key,
@@ -171,6 +172,8 @@ pub(super) fn write(out: &mut BytesMut, write: &Write, index: usize, announced: 
         Action::Put { expiry, .. } => (1, *expiry),
         Action::Touch(expiry) => (2, *expiry),
         Action::Delete => (3, Expiry::Never),
+        Action::Renew => (4, Expiry::Never),
+        Action::Take => (5, Expiry::Never),
     };
     let (check, version) = match *check {
         Check::Any => (0, 0),
@@ -189,7 +192,8 @@ pub(super) fn write(out: &mut BytesMut, write: &Write, index: usize, announced: 
     out.put_u8(key.table.metered().into());
     out.put_u8(u8::from(*floor > 0) + 2 * u8::from(linger_ms > 0));
     out.put_u8(if announced { mark(key.table) } else { 0 });
-    out.put_uint(index as u64, 2);
+    let passing = u64::from(index > 0 && key.table.passing());
+    out.put_uint((passing << 15) | index as u64, 2);
     out.put_uint(ttl_ms, 6);
     out.put_uint(key.path.len() as u64, 4);
     out.put_uint(version.min(EXACT), 7);
@@ -273,9 +277,12 @@ pub(super) fn answer(mut answer: &[u8], batch: &Batch, exact: bool) -> Result<An
                 usage.bytes = answer.get_uint(7);
                 usage.orphaned_bytes = answer.get_uint(7);
             }
+            // The values of records that are shown stand behind the outcomes, in order.
+            let mut values = answer.split_off(OUTCOME_BYTES * batch.writes.len()..);
+            let values = values.as_mut().ok_or_else(unreadable)?;
             let outcomes = (0..batch.writes.len())
-                .map(|write| outcome(&mut answer, batch, write))
-                .collect();
+                .map(|write| outcome(&mut answer, values, batch, write))
+                .collect::<Result<_>>()?;
             Commit::Applied(Applied {
                 view: state.view,
                 outcomes,
@@ -300,13 +307,13 @@ pub(super) fn answer(mut answer: &[u8], batch: &Batch, exact: bool) -> Result<An
     }))
 }
 
-/// Kind (done, conflict, exceeded), a byte of it, version, when it ends.
+/// Kind (done, conflict, exceeded, shown), a byte of it, version, when it ends.
 const OUTCOME_BYTES: usize = 1 + 1 + 7 + 6;
 
-fn outcome(answer: &mut &[u8], batch: &Batch, write: usize) -> Outcome {
+fn outcome(answer: &mut &[u8], values: &mut &[u8], batch: &Batch, write: usize) -> Result<Outcome> {
     let (kind, detail) = (answer.get_u8(), answer.get_u8());
     let (number, expire_ms) = (answer.get_uint(7), answer.get_uint(6));
-    match kind {
+    Ok(match kind {
         0 => Outcome::Done {
             existed: detail == 1,
             version: number,
@@ -316,8 +323,21 @@ fn outcome(answer: &mut &[u8], batch: &Batch, write: usize) -> Outcome {
             write,
             found: nonzero(number),
         }),
+        3 if detail == 0 => Outcome::Shown(None),
+        3 => Outcome::Shown(Some(Record {
+            version: number,
+            expire_ms: nonzero(expire_ms),
+            value: shown(values).ok_or_else(unreadable)?,
+        })),
         _ => Outcome::Refused(exceeded(detail, number, batch)),
-    }
+    })
+}
+
+/// The next value that is shown: its length, and it.
+fn shown(values: &mut &[u8]) -> Option<Bytes> {
+    let bytes = values.split_off(..4)?.get_u32();
+    let value = values.split_off(..bytes as usize)?;
+    Some(Bytes::copy_from_slice(value))
 }
 
 fn exceeded(tag: u8, used: u64, batch: &Batch) -> Refusal {

@@ -17,6 +17,7 @@ mod listing;
 mod log;
 mod meters;
 mod reclaim;
+mod renewal;
 mod steps;
 mod tally;
 pub mod watch;
@@ -84,6 +85,14 @@ crate::store::on_every_backend!(cases, {
         a_record_without_a_bucket_lingers_too
         lingering_from_no_time_is_misuse
         a_lease_of_a_refill_ends_with_its_generation;
+    renewal:
+        a_record_is_renewed_as_it_says
+        a_record_is_renewed_no_longer_than_it_says
+        what_has_come_to_its_end_is_not_renewed
+        checks_decide_what_is_shown
+        a_taken_record_is_shown_as_it_was
+        only_a_whole_batch_shows
+        passing_records_are_listed_while_they_last;
     limits:
         the_limit_itself_is_allowed
         one_more_is_refused

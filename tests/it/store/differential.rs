@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use proptest::test_runner::{Config, TestRunner};
 use riptide_persistence::store::{
-    Applied, Batch, Check, Commit, Expiry, Handle, Incarnation, Key, Listed, Mode, Outcome, Query,
-    Reclaim, Space, Table, Usage, View, Write, embedded::Embedded,
+    Action, Applied, Batch, Check, Commit, Expiry, Handle, Incarnation, Key, Listed, Mode, Outcome,
+    Query, Reclaim, Space, Table, Usage, View, Write, embedded::Embedded,
 };
 
-use self::operations::{Commitment, Lookup, Operation, PATHS, Seen, operations};
+use self::operations::{Commitment, Draft, Lookup, Operation, PATHS, Seen, operations};
 
 /// The two backends, and what both are at.
 struct Pair {
@@ -50,7 +50,10 @@ impl Pair {
 
     async fn commit(&mut self, commitment: &Commitment) {
         let mut drafts = commitment.writes.clone();
-        if !commitment.each {
+        if commitment.each {
+            let shows = |draft: &Draft| matches!(draft.action, Action::Renew | Action::Take);
+            drafts.retain(|draft| !shows(draft));
+        } else {
             let mut seen = BTreeSet::new();
             drafts.retain(|draft| seen.insert(draft.key.clone()));
         }
@@ -97,7 +100,7 @@ impl Pair {
     async fn end(&mut self, ending: &[(Key, Expiry)]) {
         let writes = ending
             .iter()
-            .map(|(key, expiry)| Write::put(key.clone(), "ends").expiring(*expiry));
+            .map(|(key, expiry)| Write::put(key.clone(), "those that end").expiring(*expiry));
         let batch = Batch {
             mode: Mode::Each,
             ..Batch::of(writes)
@@ -227,8 +230,10 @@ fn coarse_ms(ms: u64) -> u64 {
 fn coarse(mut commit: Commit) -> Commit {
     if let Commit::Applied(applied) = &mut commit {
         for outcome in &mut applied.outcomes {
-            if let Outcome::Done { expire_ms, .. } = outcome {
-                *expire_ms = expire_ms.map(coarse_ms);
+            match outcome {
+                Outcome::Done { expire_ms, .. } => *expire_ms = expire_ms.map(coarse_ms),
+                Outcome::Shown(Some(record)) => record.expire_ms = record.expire_ms.map(coarse_ms),
+                _ => {}
             }
         }
     }

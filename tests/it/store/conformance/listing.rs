@@ -37,7 +37,7 @@ fn paths(items: &[Listed]) -> Vec<Bytes> {
     items.iter().map(|item| item.path.clone()).collect()
 }
 
-const ORDERED: [Table; 3] = [Table::Tenant, Table::ApiKey, Table::Job];
+const ORDERED: [Table; 4] = [Table::Tenant, Table::ApiKey, Table::Job, Table::Session];
 
 pub async fn ordered_tables_come_in_the_order_of_bytes(store: &Handle) {
     let space = space();

@@ -15,7 +15,7 @@ pub const PATHS: [&[u8]; 7] = [
 ];
 
 /// Metered records are of one table in a space: entries here, tenants where the
-/// space is taken for a registry.
+/// space is taken for a registry, and sessions in a space of theirs.
 const TABLES: [Table; 6] = [
     Table::Entry,
     Table::Entry,
@@ -78,11 +78,11 @@ pub enum Lookup {
     Present,
 }
 
-/// What a table, or a step, is in a registry.
-fn in_registry(operation: &mut Operation) {
+/// What a table, or a step, is where the metered table is this one.
+fn metering(operation: &mut Operation, metered: Table) {
     let table = |table: &mut Table| {
         if *table == Table::Entry {
-            *table = Table::Tenant;
+            *table = metered;
         }
     };
     match operation {
@@ -116,9 +116,12 @@ pub fn operations() -> impl Strategy<Value = Vec<Operation>> {
         2 => Just(Lookup::Present),
     ];
     let action = prop_oneof![
-        5 => (0usize..200, expiry.clone()).prop_map(|(bytes, expiry)| Action::Put { value: vec![b'v'; bytes].into(), expiry }),
+        // Long enough to say how it is renewed.
+        5 => (12usize..200, expiry.clone()).prop_map(|(bytes, expiry)| Action::Put { value: vec![b'v'; bytes].into(), expiry }),
         2 => expiry.prop_map(Action::Touch),
+        2 => Just(Action::Renew),
         2 => Just(Action::Delete),
+        1 => Just(Action::Take),
         1 => Just(Action::Nothing),
     ];
     let draft = (key.clone(), check, action, proptest::bool::weighted(0.1)).prop_map(
@@ -173,13 +176,14 @@ pub fn operations() -> impl Strategy<Value = Vec<Operation>> {
     // Now and then the space is removed, and what follows meets that.
     (
         proptest::collection::vec(operation, 5..40),
-        any::<bool>(),
+        select(&[Table::Entry, Table::Tenant, Table::Session][..]),
         proptest::bool::weighted(0.2),
         0usize..40,
     )
-        .prop_map(|(mut operations, registry, remove, place)| {
-            if registry {
-                operations.iter_mut().for_each(in_registry);
+        .prop_map(|(mut operations, metered, remove, place)| {
+            if metered != Table::Entry {
+                let metering = |operation| metering(operation, metered);
+                operations.iter_mut().for_each(metering);
             }
             if remove {
                 let removal = Commitment {
