@@ -3,7 +3,7 @@
 //! where frames are kept, nor the version and expiry that the store keeps beside
 //! each of them.
 
-mod compress;
+pub mod compress;
 pub mod frame;
 pub mod seal;
 mod xaes;

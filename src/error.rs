@@ -158,10 +158,16 @@ pub enum Error {
     /// The store has no room.
     #[error("the store is full")]
     StoreFull,
+    /// The object store of checkpoints has no room.
+    #[error("the object store of checkpoints is full: {0}")]
+    ObjectsFull(String),
 
     /// The store cannot be reached.
     #[error("the store is unavailable")]
     StoreUnavailable,
+    /// The object store of checkpoints cannot be used now.
+    #[error("the object store of checkpoints cannot be used: {0}")]
+    ObjectsUnavailable(String),
     /// The server works on as much as it may.
     #[error("the server is overloaded")]
     Overloaded,
@@ -179,6 +185,25 @@ pub enum Error {
     /// A stored entry cannot be read.
     #[error("the stored entry is damaged: {0}")]
     EntryCorrupt(String),
+
+    /// A checkpoint is damaged.
+    #[error("checkpoint {checkpoint_id} is damaged: {part}: {problem}")]
+    CheckpointCorrupt {
+        /// The checkpoint.
+        checkpoint_id: String,
+        /// The part of it, such as `chunk-000003`.
+        part: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A checkpoint is whole, and cannot be read here.
+    #[error("checkpoint {checkpoint_id} cannot be read here: {problem}")]
+    CheckpointIncompatible {
+        /// The checkpoint.
+        checkpoint_id: String,
+        /// What it would need.
+        problem: String,
+    },
 
     /// There is no such RPC, or not in the way it was called.
     #[error("{0}")]
@@ -214,6 +239,8 @@ pub enum Kind {
     Tenant,
     /// An API key.
     ApiKey,
+    /// A checkpoint.
+    Checkpoint,
 }
 
 impl Kind {
@@ -222,6 +249,7 @@ impl Kind {
         match self {
             Self::Tenant => "tenant",
             Self::ApiKey => "API key",
+            Self::Checkpoint => "checkpoint",
         }
     }
 }
@@ -237,6 +265,14 @@ impl Error {
         Self::NotFound {
             kind: Kind::Tenant,
             name: tenant_id.into(),
+        }
+    }
+
+    /// There is no such checkpoint.
+    pub fn no_checkpoint(checkpoint_id: impl Into<String>) -> Self {
+        Self::NotFound {
+            kind: Kind::Checkpoint,
+            name: checkpoint_id.into(),
         }
     }
 

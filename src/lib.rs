@@ -3,8 +3,8 @@
 //!
 //! The modules in reading order: [`config`] is what an operator sets, [`server`]
 //! puts everything together, [`grpc`] turns calls into domain calls, [`tenant`]
-//! admits them, [`cache`] does the work, [`codec`] shapes what is
-//! stored, and [`store`] keeps it.
+//! admits them, [`cache`] does the work, [`state`] takes what is kept elsewhere,
+//! [`codec`] shapes what is stored, and [`store`] keeps it.
 
 pub mod config;
 pub mod telemetry;
@@ -18,6 +18,8 @@ pub mod grpc;
 pub mod tenant;
 
 pub mod cache;
+
+pub mod state;
 
 pub mod codec;
 

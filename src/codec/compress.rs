@@ -23,7 +23,7 @@ thread_local! {
 }
 
 /// The room a payload may need, so that `append` need not allocate.
-pub(super) fn room(value_bytes: usize, rule: &Compression) -> usize {
+pub fn room(value_bytes: usize, rule: &Compression) -> usize {
     if pays_to_try(value_bytes, rule) {
         get_maximum_output_size(value_bytes)
     } else {
@@ -33,7 +33,7 @@ pub(super) fn room(value_bytes: usize, rule: &Compression) -> usize {
 
 /// Appends `value` to `out`, compressed where the rule allows and it saves
 /// enough, else as it is. Says whether it was compressed.
-pub(super) fn append(value: &[u8], out: &mut Vec<u8>, rule: &Compression) -> bool {
+pub fn append(value: &[u8], out: &mut Vec<u8>, rule: &Compression) -> bool {
     let start = out.len();
     if pays_to_try(value.len(), rule) {
         out.resize(start + get_maximum_output_size(value.len()), 0);
@@ -51,7 +51,7 @@ pub(super) fn append(value: &[u8], out: &mut Vec<u8>, rule: &Compression) -> boo
 /// Opens a payload to exactly `size` bytes; what was wrong where it does not.
 /// The caller has bounded `size`, and a payload too short for it is refused
 /// before anything is allocated.
-pub(super) fn expand(payload: &[u8], size: usize) -> Result<Vec<u8>, String> {
+pub fn expand(payload: &[u8], size: usize) -> Result<Vec<u8>, String> {
     if size / MAX_RATIO > payload.len() {
         return Err(format!(
             "{} compressed bytes cannot hold the {size} declared",

@@ -153,6 +153,7 @@ impl Shape {
         let resource_type = match kind {
             Kind::Tenant => "riptide.persistence.v1.Tenant",
             Kind::ApiKey => "riptide.persistence.v1.ApiKey",
+            Kind::Checkpoint => "riptide.persistence.v1.Checkpoint",
         };
         let resource = pb::ResourceInfo {
             resource_type: resource_type.to_owned(),
@@ -257,6 +258,7 @@ impl Shape {
                 let reason = match kind {
                     Kind::Tenant => "TENANT_NOT_FOUND",
                     Kind::ApiKey => "API_KEY_NOT_FOUND",
+                    Kind::Checkpoint => "CHECKPOINT_NOT_FOUND",
                 };
                 Self::new(Code::NotFound, reason).resource(*kind, name, error)
             }
@@ -317,8 +319,10 @@ impl Shape {
                     error,
                 )
             }
-            Error::StoreFull => Self::new(Code::ResourceExhausted, "STORE_FULL"),
-            Error::StoreUnavailable => {
+            Error::StoreFull | Error::ObjectsFull(_) => {
+                Self::new(Code::ResourceExhausted, "STORE_FULL")
+            }
+            Error::StoreUnavailable | Error::ObjectsUnavailable(_) => {
                 Self::new(Code::Unavailable, "STORE_UNAVAILABLE").retry(Some(LATER))
             }
             Error::Overloaded => Self::new(Code::Unavailable, "OVERLOADED").retry(Some(SOON)),
@@ -326,6 +330,17 @@ impl Shape {
             Error::DeadlineExceeded => Self::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             Error::OutcomeUnknown => Self::new(Code::DeadlineExceeded, "OUTCOME_UNKNOWN"),
             Error::EntryCorrupt(_) => Self::new(Code::DataLoss, "ENTRY_CORRUPT"),
+            Error::CheckpointCorrupt {
+                checkpoint_id,
+                part,
+                ..
+            } => Self::new(Code::DataLoss, "CHECKPOINT_CORRUPT")
+                .with("checkpoint_id", checkpoint_id)
+                .with("part", part),
+            Error::CheckpointIncompatible { checkpoint_id, .. } => {
+                Self::new(Code::FailedPrecondition, "CHECKPOINT_INCOMPATIBLE")
+                    .precondition(checkpoint_id, error)
+            }
             Error::Unimplemented(_) => Self::new(Code::Unimplemented, "UNIMPLEMENTED"),
             Error::Internal(_) => Self::new(Code::Internal, "INTERNAL"),
         }
@@ -340,7 +355,7 @@ fn pushback_ms(error: &Error) -> Option<i64> {
                 i64::try_from(after.as_millis()).unwrap_or(i64::MAX).max(1)
             }))
         }
-        Error::MaxTenants { .. } | Error::StoreFull => Some(-1),
+        Error::MaxTenants { .. } | Error::StoreFull | Error::ObjectsFull(_) => Some(-1),
         _ => None,
     }
 }
@@ -507,6 +522,38 @@ mod tests {
                 "MAX_TENANTS",
             ),
             (Error::StoreFull, ResourceExhausted, "STORE_FULL"),
+            (
+                Error::ObjectsFull("disk".into()),
+                ResourceExhausted,
+                "STORE_FULL",
+            ),
+            (
+                Error::ObjectsUnavailable("gone".into()),
+                Unavailable,
+                "STORE_UNAVAILABLE",
+            ),
+            (
+                Error::no_checkpoint("20261125t213059-4b0c9dqv"),
+                NotFound,
+                "CHECKPOINT_NOT_FOUND",
+            ),
+            (
+                Error::CheckpointCorrupt {
+                    checkpoint_id: "20261125t213059-4b0c9dqv".into(),
+                    part: "chunk-000003".into(),
+                    problem: "it is missing".into(),
+                },
+                DataLoss,
+                "CHECKPOINT_CORRUPT",
+            ),
+            (
+                Error::CheckpointIncompatible {
+                    checkpoint_id: "20261125t213059-4b0c9dqv".into(),
+                    problem: "format 2".into(),
+                },
+                FailedPrecondition,
+                "CHECKPOINT_INCOMPATIBLE",
+            ),
             (Error::StoreUnavailable, Unavailable, "STORE_UNAVAILABLE"),
             (Error::Overloaded, Unavailable, "OVERLOADED"),
             (Error::Draining, Unavailable, "DRAINING"),

@@ -3,6 +3,7 @@
 
 mod rewrap;
 mod rotation;
+mod wrapping;
 
 use std::{fmt, time::Instant};
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use rewrap::{Lost, Rewrapped};
+pub use wrapping::{NotUnwrapped, Wrapped};
 
 use super::{Tenancy, audit, record};
 use crate::{
