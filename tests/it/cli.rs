@@ -16,6 +16,7 @@ mod watch;
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     thread,
@@ -24,6 +25,23 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// A port where nobody listens, and nobody else can while this lives.
+struct Nobody(socket2::Socket);
+
+impl Nobody {
+    fn new() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).unwrap();
+        Self(socket)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap().as_socket().unwrap()
+    }
+}
 
 /// A folder to run the binary in.
 pub struct Folder(TempDir);

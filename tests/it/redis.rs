@@ -4,9 +4,13 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -112,11 +116,6 @@ impl Redis {
         self.folder.path().join("socket")
     }
 
-    /// Its process, and the folder it works in.
-    pub fn process(&self) -> (u32, &Path) {
-        (self.child.id(), self.folder.path())
-    }
-
     /// What redis-cli prints for a command.
     pub fn cli(&self, arguments: &[&str]) -> String {
         cli(self.port, self.options.password.as_deref(), arguments)
@@ -181,7 +180,40 @@ pub fn free_port() -> u16 {
     );
 }
 
+/// Sees to it that nothing is left of a folder when this process is gone, however it
+/// ends: neither a process that works in it, nor the folder. What is static is never
+/// dropped, and who is killed drops nothing.
+pub fn end_with_us(folder: &Path) {
+    // Its input ends with us. Whatever ends us, be it a signal to all our group, is not
+    // to end it before it is done.
+    const SCRIPT: &str = r#"
+        trap '' HUP INT TERM
+        all="
+$(cat)
+"
+        for process in /proc/[0-9]*; do
+            folder=$(readlink "$process/cwd") || continue
+            case "$all" in
+            *"
+$folder
+"*) kill -9 "${process#/proc/}" ;;
+            esac
+        done
+        echo "$all" | while read -r folder; do
+            [ -z "$folder" ] || rm -rf "$folder"
+        done"#;
+    static FOLDERS: LazyLock<Mutex<Child>> = LazyLock::new(|| {
+        let mut command = Command::new("sh");
+        command.args(["-c", SCRIPT]).stdin(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Mutex::new(command.process_group(0).spawn().unwrap())
+    });
+    let mut told = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    writeln!(told.stdin.as_mut().unwrap(), "{}", folder.display()).unwrap();
+}
+
 pub fn spawn(folder: &Path, port: u16, arguments: &[String], first: &[&str]) -> Child {
+    end_with_us(folder);
     let log = fs::File::options()
         .create(true)
         .append(true)

@@ -1,16 +1,11 @@
 //! Servers that belong together: a Cluster, a Sentinel group. It does not know how
 //! a single one is started.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::LazyLock,
-};
+use std::{fs, process::Child, sync::LazyLock};
 
 use tempfile::TempDir;
 
-use crate::redis::{Options, Redis, answers, cli, eventually, free_port, spawn};
+use crate::redis::{Options, Redis, answers, cli, end_with_us, eventually, free_port, spawn};
 
 /// Three primaries that share the slots.
 pub struct Cluster {
@@ -163,6 +158,7 @@ impl Sentinels {
             .prefix("sentinels-")
             .tempdir()
             .unwrap();
+        end_with_us(folder.path());
         let mut group = Self {
             primary,
             replica,
@@ -236,48 +232,14 @@ const PATIENCE_MS: u32 = 120_000;
 /// A Cluster that the tests of this process share, each with spaces and names of its
 /// own; nobody may stop a node or move a slot of it.
 pub fn shared_cluster() -> &'static Cluster {
-    static CLUSTER: LazyLock<(Cluster, Guard)> = LazyLock::new(|| {
-        let cluster = Cluster::patient(PATIENCE_MS);
-        let guard = Guard::over(cluster.nodes.iter().map(Redis::process));
-        (cluster, guard)
-    });
-    &CLUSTER.0
+    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::patient(PATIENCE_MS));
+    &CLUSTER
 }
 
 /// The same behind Sentinels.
 pub fn shared_sentinels() -> &'static Sentinels {
-    static SENTINELS: LazyLock<(Sentinels, Guard)> = LazyLock::new(|| {
-        let group = Sentinels::patient(PATIENCE_MS);
-        let servers = [&group.primary, &group.replica].map(Redis::process);
-        let folder = group._folder.path();
-        let sentinels = group
-            .sentinels
-            .iter()
-            .map(|(child, _)| (child.id(), folder));
-        let guard = Guard::over(servers.into_iter().chain(sentinels));
-        (group, guard)
-    });
-    &SENTINELS.0
-}
-
-/// Ends servers with this process, however it ends: what is static is never dropped.
-struct Guard(#[allow(dead_code)] Child);
-
-impl Guard {
-    fn over<'a>(servers: impl Iterator<Item = (u32, &'a Path)>) -> Self {
-        let (ids, folders): (Vec<_>, Vec<_>) = servers.unzip();
-        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        // Its input ends when the one who would write to it is gone.
-        let script = format!("read _; kill -9 {}; rm -rf \"$@\"", ids.join(" "));
-        let child = Command::new("sh")
-            .args(["-c", &script, "sh"])
-            .args(folders)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
-    }
+    static SENTINELS: LazyLock<Sentinels> = LazyLock::new(|| Sentinels::patient(PATIENCE_MS));
+    &SENTINELS
 }
 
 #[test]

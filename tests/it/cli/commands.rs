@@ -3,7 +3,7 @@
 
 use std::net::TcpListener;
 
-use super::{Folder, Serving};
+use super::{Folder, Nobody, Serving};
 
 fn tenant<'a>(serving: &Serving<'_>, id: &'a str) -> &'a str {
     serving.json(&["tenant", "create", id]);
@@ -440,7 +440,8 @@ fn nobody_there_or_nobody_answering_is_unavailable() {
         "200ms",
     ];
     folder.run(&asked).refused(5, "no answer in time");
-    drop(listener);
+    let nobody = Nobody::new();
+    let address = format!("http://{}", nobody.address());
     folder
         .run(&["health", "--address", &address])
         .refused(5, "(UNAVAILABLE)");

@@ -5,7 +5,7 @@ use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, thread, time::Dura
 
 use serde_json::Value;
 
-use super::{Folder, Ran};
+use super::{Folder, Nobody, Ran};
 
 #[test]
 fn it_tells_what_to_type_next() {
@@ -317,13 +317,11 @@ fn json_logs_are_not_mixed_with_words() {
 #[test]
 fn without_its_redis_it_starts_says_so_and_ends_well() {
     let folder = Folder::new();
-    let nobody = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let nobody = Nobody::new();
+    let address = nobody.address();
     folder.write(
         "persistence.yml",
-        format!("persistence: {{redis: {{url: 'redis://:hunter2@{nobody}'}}}}"),
+        format!("persistence: {{redis: {{url: 'redis://:hunter2@{address}'}}}}"),
     );
     let mut serving = folder.start(&[]);
     assert!(

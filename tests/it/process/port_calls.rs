@@ -7,8 +7,10 @@ use riptide_persistence::{
     proto::v1::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaMode, CheckQuotaRequest,
         CreateTenantRequest, CustomQuota, DeleteRequest, GetCacheStatsRequest, GetOrLeaseRequest,
-        GetRequest, GetTenantRequest, ListKeysRequest, ListTenantsRequest, Quotas, SetEntry,
-        SetRequest, Tenant, TouchRequest, UpdateTenantRequest,
+        GetRequest, GetTenantRequest, InvalidateCacheRequest, Keys, ListKeysRequest,
+        ListTenantsRequest, Quotas, SetEntry, SetRequest, Tags, Tenant, TouchRequest,
+        UpdateTenantRequest, WarmCacheRequest, WatchInvalidationsRequest,
+        invalidate_cache_request::Target,
     },
     store::{Calls, METER_SPACES},
 };
@@ -186,6 +188,50 @@ async fn an_rpc_costs_what_the_budget_allows(#[case] kind: Kind) {
     };
     assert_cost!(tenant.cache.batch_delete, COMMIT, batch);
     assert_cost!(tenant.cache.list_keys, LIST, |_| ListKeysRequest::default());
+
+    // Entries of a message are one commit up to 250, keys one read up to 50.
+    let stored = |_| {
+        let message = WarmCacheRequest {
+            entries: entries().collect(),
+            ..Default::default()
+        };
+        futures::stream::iter([message])
+    };
+    assert_cost!(tenant.cache.warm_cache, COMMIT, stored);
+    let pulled = |_| {
+        let message = WarmCacheRequest {
+            keys: keys.clone(),
+            ..Default::default()
+        };
+        futures::stream::iter([message])
+    };
+    assert_cost!(tenant.cache.warm_cache, Calls { read: 2, ..NONE }, pulled);
+
+    let invalidation = |target: Target| {
+        move |_| InvalidateCacheRequest {
+            target: Some(target.clone()),
+            ..Default::default()
+        }
+    };
+    for (target, cost) in [
+        (Target::Keys(Keys { keys: keys.clone() }), COMMIT),
+        (Target::Prefix("k".into()), COMMIT),
+        (
+            Target::Tags(Tags {
+                tags: vec!["t".into()],
+            }),
+            COMMIT,
+        ),
+        (Target::WholeNamespace(true), COMMIT),
+        // The job that gives the bytes back is left first, each time.
+        (Target::WholeTenant(true), Calls { commit: 2, ..NONE }),
+    ] {
+        assert_cost!(tenant.cache.invalidate_cache, cost, invalidation(target));
+    }
+    // That somebody watches is written once, and read by those who come after.
+    assert_cost!(tenant.cache.watch_invalidations, READ, |_| {
+        WatchInvalidationsRequest::default()
+    });
 
     let set = UpdateTenantRequest {
         tenant: Some(Tenant {

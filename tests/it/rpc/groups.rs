@@ -8,10 +8,11 @@ use futures::stream;
 use riptide_persistence::{
     proto::v1::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, Consistency, DeleteRequest,
-        DeleteTenantRequest, GetCacheStatsRequest, GetRequest, GetTenantUsageRequest,
-        InvalidateCacheRequest, Keys, ListKeysRequest, PurgeTenantRequest, ResumeTenantRequest,
-        SetEntry, SetRequest, SuspendTenantRequest, SuspensionMode, Tags, TouchRequest,
-        WarmCacheRequest, invalidate_cache_request::Target,
+        DeleteTenantRequest, GetCacheStatsRequest, GetOrLeaseRequest, GetRequest,
+        GetTenantUsageRequest, InvalidateCacheRequest, InvalidationEvent, Keys, ListKeysRequest,
+        PurgeTenantRequest, ResumeTenantRequest, SetEntry, SetRequest, SuspendTenantRequest,
+        SuspensionMode, Tags, TouchRequest, WarmCacheRequest, WatchInvalidationsRequest,
+        invalidate_cache_request::Target, invalidation_event,
     },
     store::Incarnation,
 };
@@ -361,4 +362,113 @@ async fn what_both_replicas_did_adds_up(#[case] group: Group) {
     // Other tests' tenants are in it.
     assert!(fleet.hits >= found.hits && fleet.sets >= 300);
     assert!(store.records.unwrap() >= 300 && store.used_bytes.unwrap() > 0);
+}
+
+#[rstest]
+#[case::cluster(Group::Cluster)]
+#[case::sentinels(Group::Sentinels)]
+#[tokio::test]
+async fn of_callers_at_all_replicas_one_refills(#[case] group: Group) {
+    let stage = group.stage().await;
+    let ask = async |clients: &Clients, key: &str| {
+        let request = GetOrLeaseRequest {
+            key: key.into(),
+            ..Default::default()
+        };
+        let answer = clients.cache.clone().get_or_lease(request).await;
+        answer.unwrap().into_inner()
+    };
+    // Keys of a tenant lie in one slot, tenants in many: one of each is enough.
+    for key in ["a", "b"] {
+        let calls = (0..20).map(|n| ask([&stage.here, &stage.there][n % 2], key));
+        let told = futures::future::join_all(calls).await;
+        let leased: Vec<_> = told
+            .iter()
+            .filter(|it| !it.lease_token.is_empty())
+            .collect();
+        let waiting = told.iter().filter(|it| it.retry_after.is_some()).count();
+        assert_eq!((leased.len(), waiting), (1, 19), "{key}");
+        let refill = SetRequest {
+            lease_token: leased[0].lease_token.clone(),
+            ..set("", key, &[])
+        };
+        let mut there = stage.there.cache.clone();
+        there.set(refill.clone()).await.unwrap();
+        let late = there.set(refill).await.unwrap_err();
+        assert_eq!(reason(&late), "CONDITION_NOT_MET");
+        for clients in [&stage.here, &stage.there] {
+            eventually("the entry is answered", async || {
+                ask(clients, key).await.entry.is_some()
+            })
+            .await;
+        }
+    }
+}
+
+#[rstest]
+#[case::cluster(Group::Cluster)]
+#[case::sentinels(Group::Sentinels)]
+#[tokio::test]
+async fn who_watches_here_is_told_of_what_is_done_there(#[case] group: Group) {
+    let stage = group.stage().await;
+    let watch = async |clients: &Clients, resume_token: String| {
+        let request = WatchInvalidationsRequest {
+            resume_token,
+            ..Default::default()
+        };
+        let answer = clients.cache.clone().watch_invalidations(request).await;
+        answer.unwrap().into_inner()
+    };
+    let both = || Keys {
+        keys: strings(&["a", "b"]),
+    };
+    let red = || Tags {
+        tags: strings(&["red"]),
+    };
+    let changes = [
+        (
+            Target::Keys(both()),
+            Some(invalidation_event::Target::Keys(both())),
+        ),
+        (
+            Target::Prefix("a".into()),
+            Some(invalidation_event::Target::Prefix("a".into())),
+        ),
+        (
+            Target::Tags(red()),
+            Some(invalidation_event::Target::Tags(red())),
+        ),
+        (Target::WholeNamespace(true), None),
+    ];
+    let mut stream = watch(&stage.here, String::new()).await;
+    let first = stream.message().await.unwrap().unwrap();
+    let mut token = first.resume_token;
+    let mut there = stage.there.cache.clone();
+    for (number, (target, told)) in changes.into_iter().enumerate() {
+        there.set(set("ns", "a", &["red"])).await.unwrap();
+        let request = InvalidateCacheRequest {
+            namespace: "ns".into(),
+            target: Some(target),
+            ..Default::default()
+        };
+        there.invalidate_cache(request).await.unwrap();
+        let written = invalidation_event::Target::Keys(Keys {
+            keys: strings(&["a"]),
+        });
+        let expected = [Some(written), told].map(|target| InvalidationEvent {
+            namespace: "ns".into(),
+            target,
+        });
+        let mut heard = Vec::new();
+        while heard.len() < expected.len() {
+            let response = tokio::time::timeout(Duration::from_secs(30), stream.message());
+            let response = response.await.expect("it is told").unwrap().unwrap();
+            heard.extend(response.events);
+            token = response.resume_token;
+        }
+        assert_eq!(heard, expected);
+        // It goes on at another replica where it was left at this one.
+        let clients = [&stage.there, &stage.here][number % 2];
+        stream = watch(clients, token.clone()).await;
+    }
 }

@@ -5,17 +5,18 @@ use std::time::{Duration, Instant};
 
 use riptide_persistence::{
     proto::v1::{
-        BatchGetRequest, Consistency, DeleteRequest, GetCacheStatsRequest, GetRequest,
-        GetServerInfoRequest, RevokeApiKeyRequest, SuspendTenantRequest, Tags, TouchRequest,
-        invalidate_cache_request::Target,
+        BatchGetRequest, BatchSetRequest, Consistency, DeleteRequest, GetCacheStatsRequest,
+        GetRequest, GetServerInfoRequest, RevokeApiKeyRequest, SuspendTenantRequest, Tags,
+        TouchRequest, invalidate_cache_request::Target,
     },
-    store::STALENESS,
+    store::{Key, STALENESS, Store, Table},
 };
 use rstest::rstest;
 use tonic::Status;
 
 use super::{flush, get, item, keys, seconds, set};
 use crate::{
+    process::space,
     redis::Redis,
     server::{Backend, Clients, Kind, Server, reason},
 };
@@ -285,7 +286,7 @@ async fn what_another_replica_changes_is_seen_within_half_a_second() {
     there.cache.touch(touch).await.unwrap();
     sees(&here, Instant::now() + Duration::from_millis(50), absent).await;
     let entries = vec![item("k", "v")];
-    let batch = riptide_persistence::proto::v1::BatchSetRequest {
+    let batch = BatchSetRequest {
         entries,
         ..Default::default()
     };
@@ -297,4 +298,74 @@ async fn what_another_replica_changes_is_seen_within_half_a_second() {
     };
     there.cache.delete(delete).await.unwrap();
     sees(&here, Instant::now(), absent).await;
+}
+
+/// A sweep removes what floors hide, and then drops the floors. Another replica hears
+/// of both, in any order.
+#[tokio::test]
+async fn what_was_invalidated_stays_gone_when_its_floors_are_dropped() {
+    const KEYS: usize = 30;
+    let redis = Redis::start();
+    let one = Server::start(Backend::Redis(&redis)).await;
+    let two = Server::start(Backend::Redis(&redis)).await;
+    let acme = one.tenant("acme").await;
+    let (mut here, there) = (acme.clients, two.with_key(&acme.secret));
+    let names: Vec<_> = (0..KEYS).map(|n| format!("k{n}")).collect();
+    let store = crate::store::patient(&redis.url()).await;
+    let dropped = async || {
+        let key = Key::new(Table::Control, &b"floors"[..]);
+        let read = store.read(&space(&redis), 0, &[key]).await.unwrap();
+        let record = read.records.into_iter().next().flatten().unwrap();
+        let held: serde_json::Value = serde_json::from_slice(&record.value).unwrap();
+        held.get("floors").is_none()
+    };
+    for target in [
+        Target::Tags(Tags {
+            tags: keys(&["red"]),
+        }),
+        Target::Prefix("k".into()),
+        Target::WholeNamespace(true),
+    ] {
+        let entries = names.iter().map(|key| {
+            let mut entry = item(key, "v");
+            entry.tags = keys(&["red"]);
+            entry
+        });
+        let batch = BatchSetRequest {
+            entries: entries.collect(),
+            ..Default::default()
+        };
+        here.cache.batch_set(batch).await.unwrap();
+        for key in &names {
+            warm(&two, &there, key).await;
+        }
+        here.cache.invalidate_cache(flush(target)).await.unwrap();
+        let acknowledged = Instant::now();
+        let mut gone = [false; KEYS];
+        let mut over = None;
+        // Until all that was told of it must have been heard.
+        while over.is_none_or(|over: Instant| over.elapsed() < STALENESS) {
+            assert!(acknowledged.elapsed() < Duration::from_secs(60), "no sweep");
+            let began = Instant::now();
+            let request = BatchGetRequest {
+                keys: names.clone(),
+                ..Default::default()
+            };
+            let found = there.cache.clone().batch_get(request).await.unwrap();
+            let age = began.saturating_duration_since(acknowledged);
+            for (result, gone) in found.into_inner().results.iter().zip(&mut gone) {
+                let found = result.entry.is_some();
+                assert!(
+                    !found || !*gone && age < STALENESS,
+                    "after {age:?}: {result:?}"
+                );
+                *gone = !found;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            if over.is_none() && dropped().await {
+                over = Some(Instant::now());
+            }
+        }
+    }
+    store.close().await.unwrap();
 }

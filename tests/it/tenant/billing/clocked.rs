@@ -16,7 +16,7 @@ use riptide_persistence::store::{Handle, embedded::Embedded};
 use tempfile::TempDir;
 
 use crate::{
-    redis::{answers, free_port},
+    redis::{answers, end_with_us, free_port},
     server::Kind,
     store::patient,
     tenant::eventually,
@@ -109,6 +109,7 @@ fn serve(folder: &Path) -> (Child, u16) {
         built.is_ok_and(|status| status.success()),
         "this test needs the C compiler that Rust links with, as cc"
     );
+    end_with_us(folder);
     for _ in 0..20 {
         let port = free_port();
         let mut child = Command::new("redis-server")

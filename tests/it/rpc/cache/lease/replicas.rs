@@ -1,11 +1,17 @@
-//! Three replicas on one Redis: of all their callers one refills an entry.
+//! Replicas on one Redis: of all their callers one refills an entry, whichever of
+//! them is killed.
+
+use std::time::Instant;
 
 use futures::future::join_all;
+use riptide_persistence::proto::v1::CreateTenantRequest;
 
-use super::{again, ask, asked, get, lapsed, refill, wait};
+use super::{Duration, GetOrLeaseRequest, again, ask, asked, get, lapsed, refill, seconds, wait};
 use crate::{
+    cli::Folder,
+    process::client,
     redis::Redis,
-    server::{Backend, Server},
+    server::{ADMIN_KEY, Backend, Server},
 };
 
 #[tokio::test]
@@ -41,4 +47,47 @@ async fn of_callers_at_three_replicas_one_refills() {
             lapsed(refill(clients, &key, "again", token).await);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_ends_at_its_time_where_the_replica_that_granted_it_is_killed() {
+    let redis = Redis::start();
+    let folder = Folder::new();
+    let settings = format!(
+        "persistence: {{redis: {{url: '{}'}}, auth: {{admin_key: '{ADMIN_KEY}'}}}}",
+        redis.url()
+    );
+    folder.write("persistence.yml", settings);
+    let killed = folder.serve(&[]);
+    let other = folder.serve(&[]);
+    let request = CreateTenantRequest {
+        tenant_id: "acme".into(),
+        ..Default::default()
+    };
+    let mut admin = client(&killed.address, ADMIN_KEY).tenant;
+    let created = admin.create_tenant(request).await.unwrap().into_inner();
+    let there = client(&other.address, &created.secret);
+    // It knows the tenant, so that the next call is about the lease alone.
+    assert!(get(&there, "k").await.unwrap().is_none());
+
+    let began = Instant::now();
+    let brief = GetOrLeaseRequest {
+        lease_duration: seconds(2),
+        ..asked("k")
+    };
+    let here = client(&killed.address, &created.secret);
+    let first = ask(&here, brief.clone()).await.unwrap().lease_token;
+    assert!(!first.is_empty());
+    drop(killed);
+    let next = wait(&there, &brief).await;
+    // Less by what the clocks of two machines may differ in two seconds.
+    let held = began.elapsed() + Duration::from_millis(50);
+    assert!(held >= Duration::from_secs(2), "{held:?}");
+    assert!(!next.lease_token.is_empty() && next.lease_token != first);
+    again(&ask(&there, brief).await.unwrap());
+    lapsed(refill(&there, "k", "late", &first).await);
+    let set = refill(&there, "k", "value", &next.lease_token).await;
+    set.unwrap();
+    let entry = get(&there, "k").await.unwrap().unwrap();
+    assert_eq!(&entry.value[..], b"value");
 }
