@@ -118,6 +118,10 @@ pub enum Error {
     #[error("others are writing the same resource; try again")]
     RequestInProgress,
 
+    /// A restore has its hands on what was asked for.
+    #[error("a restore is in progress; try again")]
+    RestoreInProgress,
+
     /// A quota is used up.
     #[error("quota {metric}: {used} of {limit} used")]
     QuotaExceeded {

@@ -8,6 +8,7 @@ mod deadline;
 mod ending;
 mod framework;
 mod health;
+mod home;
 mod layer;
 mod limits;
 mod request_id;

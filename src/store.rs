@@ -9,7 +9,10 @@
 //! - A space has a [`View`]: an epoch, which moves when whoever holds a snapshot
 //!   of the space must look again, and the generation its entries live in. A
 //!   space that was never written has the view `{0, 0}`; its first commit makes
-//!   it epoch 1.
+//!   it epoch 1. Where it was removed, reads show [`View::GONE`] for at least an hour.
+//! - A space that is fenced ([`Step::Fence`]) shows what it holds, and takes no write
+//!   any more. One that inherits ([`Step::Inherit`]) goes on with the versions and the
+//!   meters of another, so that nobody who follows them sees a step back.
 //! - [`Store::read`] sees one moment of the space: all records and the view.
 //!   A record whose time is over is absent, to the millisecond.
 //! - [`Store::commit`] is atomic and linearizable in its space. Checks and
@@ -77,8 +80,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use batch::{
-    Action, Applied, Batch, Check, Commit, Expiry, Limits, MAX_NOTE_BYTES, Metric, Mode, Outcome,
-    Refusal, Renewal, Step, Write,
+    Action, Applied, Batch, Check, Commit, Expiry, Heritage, Inheritance, Limits, MAX_NOTE_BYTES,
+    Metric, Mode, Outcome, Refusal, Renewal, Step, Write,
 };
 pub use health::{Gauges, Health};
 pub use meter::{

@@ -65,7 +65,7 @@ pub use period::Period;
 pub use plan::Quotas;
 pub use profile::Profile;
 pub use purge::PurgeReport;
-pub use record::{ApiKey, Owner, State, Suspension, SuspensionMode, Tenant};
+pub use record::{ApiKey, Homes, Owner, State, Suspension, SuspensionMode, Tenant};
 pub use tenancy::{Access, Tenancy, Terms};
 pub use usage::Usage;
 

@@ -191,8 +191,8 @@ impl Cache {
         namespace: &str,
         target: Target<'_>,
     ) -> Result<Flushed> {
-        let _turn = self.memory.snapshots.turn(tenancy.incarnation).await;
-        let _passing = self.memory.snapshots.passing(tenancy.incarnation);
+        let _turn = self.memory.snapshots.turn(tenancy.home).await;
+        let _passing = self.memory.snapshots.passing(tenancy.home);
         let mut snapshot = self.snapshot(tenancy).await?;
         let mut precedence = Precedence::new(&self.store, &tenancy.space);
         let mut left: Option<JobId> = None;
@@ -205,7 +205,7 @@ impl Cache {
             let now_ms = self.store.now_ms();
             if !snapshot.floors.have_job(now_ms) {
                 let work = Work::Hidden;
-                left = Some(reclaim::enqueue(&self.store, tenancy.incarnation, work).await?);
+                left = Some(reclaim::enqueue(&self.store, tenancy, work).await?);
                 floors.left_job(now_ms);
             }
             let write = Write::put(Floors::key(), floors.encode()?);
@@ -236,7 +236,7 @@ impl Cache {
                 }
                 Commit::Refused(refusal) => {
                     self.withdraw(left).await?;
-                    return Err(gone_or(tenancy, &refusal));
+                    return Err(self.gone_or(tenancy, &refusal).await);
                 }
             }
         }
@@ -250,7 +250,7 @@ impl Cache {
     /// [`Error::ScopeMissing`] for a key that is confined, and the store's.
     pub async fn flush_tenant(&self, tenancy: &Tenancy) -> Result<Flushed> {
         tenancy.reach_whole_tenant()?;
-        let _passing = self.memory.snapshots.passing(tenancy.incarnation);
+        let _passing = self.memory.snapshots.passing(tenancy.home);
         let mut snapshot = self.snapshot(tenancy).await?;
         let mut left: Option<JobId> = None;
         let mut left_below = 0;
@@ -260,7 +260,7 @@ impl Cache {
             if left.is_none() || left_below != below {
                 self.withdraw(left.take()).await?;
                 let work = Work::Orphans { below };
-                left = Some(reclaim::enqueue(&self.store, tenancy.incarnation, work).await?);
+                left = Some(reclaim::enqueue(&self.store, tenancy, work).await?);
                 left_below = below;
             }
             let mut floors = snapshot.floors.emptied();
@@ -291,7 +291,14 @@ impl Cache {
             }
         }
         self.withdraw(left).await?;
-        Err(gone_or(tenancy, &refusal))
+        Err(self.gone_or(tenancy, &refusal).await)
+    }
+
+    async fn gone_or(&self, tenancy: &Tenancy, refusal: &Refusal) -> Error {
+        match refusal {
+            Refusal::Gone => tenancy.departed(&self.store).await,
+            refusal => refused(tenancy, refusal),
+        }
     }
 
     async fn withdraw(&self, left: Option<JobId>) -> Result<()> {
@@ -315,13 +322,6 @@ fn invalidates(invalidated: u64) -> Deeds {
     Deeds {
         invalidated,
         ..Deeds::default()
-    }
-}
-
-fn gone_or(tenancy: &Tenancy, refusal: &Refusal) -> Error {
-    match refusal {
-        Refusal::Gone => Error::no_tenant(&*tenancy.tenant_id),
-        refusal => refused(tenancy, refusal),
     }
 }
 

@@ -125,7 +125,7 @@ impl Cache {
         }
 
         let (passenger, answer) = Passenger::new(duration_ms);
-        let place = (tenancy.incarnation, Key::refill(namespace, key));
+        let place = (tenancy.home, Key::refill(namespace, key));
         if let Some(flight) = self.flights.board(place, passenger) {
             let (cache, tenancy) = (self.clone(), tenancy.clone());
             let (namespace, key) = (namespace.to_owned(), key.to_owned());
@@ -273,7 +273,10 @@ impl Cache {
                     };
                 }
                 Commit::Refused(Refusal::Gone) => {
-                    return Err(Error::no_tenant(&*tenancy.tenant_id));
+                    return Err(tenancy.departed(&self.store).await);
+                }
+                Commit::Refused(refusal @ Refusal::Fenced) => {
+                    return Err(refused(tenancy, &refusal));
                 }
                 // Another was first, or the space has moved on: what is there now?
                 Commit::Refused(_) => {}

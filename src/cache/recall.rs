@@ -82,7 +82,7 @@ impl Cache {
         let (Some(near), Some(behind)) = (&self.memory.near, behind(freshness)) else {
             return Recall::Ask;
         };
-        let snapshot = self.memory.snapshots.get(tenancy.incarnation);
+        let snapshot = self.memory.snapshots.get(tenancy.home);
         let asked = Asked {
             namespace,
             behind,
@@ -121,7 +121,7 @@ impl Cache {
                 near: None,
             };
         };
-        let snapshot = self.memory.snapshots.get(tenancy.incarnation);
+        let snapshot = self.memory.snapshots.get(tenancy.home);
         let asked = Asked {
             namespace,
             behind,
@@ -163,7 +163,7 @@ impl Cache {
             return self.read_for(tenancy, &fetch, near.token(place)).await;
         }
         loop {
-            let snapshot = self.memory.snapshots.get(tenancy.incarnation);
+            let snapshot = self.memory.snapshots.get(tenancy.home);
             let view = snapshot.map(|snapshot| snapshot.view);
             match near.turn(place, &tenancy.space, &key.path, view) {
                 Turn::Lead(lead) => {

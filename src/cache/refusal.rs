@@ -48,5 +48,6 @@ pub(super) fn refused(tenancy: &Tenancy, refusal: &Refusal) -> Error {
             retry_after: matches!(metric, Metric::Flushed).then_some(RECLAIM),
         },
         Refusal::Stale(_) | Refusal::Gone => Error::RequestInProgress,
+        Refusal::Fenced => Error::RestoreInProgress,
     }
 }

@@ -118,7 +118,7 @@ pub(super) struct Seen {
 impl Cache {
     /// The snapshot at hand; taken anew where there is none.
     pub(super) async fn snapshot(&self, tenancy: &Tenancy) -> Result<Arc<Snapshot>> {
-        match self.memory.snapshots.get(tenancy.incarnation) {
+        match self.memory.snapshots.get(tenancy.home) {
             Some(snapshot) => Ok(snapshot),
             None => self.reload(tenancy).await,
         }
@@ -126,7 +126,7 @@ impl Cache {
 
     /// A snapshot of now.
     pub(super) async fn reload(&self, tenancy: &Tenancy) -> Result<Arc<Snapshot>> {
-        let token = self.memory.snapshots.token(tenancy.incarnation);
+        let token = self.memory.snapshots.token(tenancy.home);
         let keys = [Floors::key()];
         let Watched { read, vouch } = self.look(&tenancy.space, 0, &keys, Sight::Watched).await?;
         let record = read.records.into_iter().next().flatten();
@@ -145,8 +145,11 @@ impl Cache {
         vouch: Option<Vouch>,
         token: Token,
     ) -> Result<Arc<Snapshot>> {
+        if view == View::GONE {
+            return Err(tenancy.departed(&self.store).await);
+        }
         let floors = Arc::new(Floors::decode(floors)?);
-        let before = self.memory.snapshots.get(tenancy.incarnation);
+        let before = self.memory.snapshots.get(tenancy.home);
         if view.epoch == 0 && before.is_some_and(|before| before.view.epoch > 0) {
             tracing::warn!(
                 tenant_id = &*tenancy.tenant_id,
@@ -156,7 +159,7 @@ impl Cache {
         }
         let snapshot = Snapshot::new(view, floors, vouch);
         let snapshots = &self.memory.snapshots;
-        Ok(snapshots.keep(tenancy.incarnation, snapshot, token))
+        Ok(snapshots.keep(tenancy.home, snapshot, token))
     }
 
     /// Remembers what this replica has just written; that it was written is all
@@ -164,13 +167,9 @@ impl Cache {
     pub(super) fn keep(&self, tenancy: &Tenancy, view: View, floors: Arc<Floors>) -> Arc<Snapshot> {
         let snapshots = &self.memory.snapshots;
         // A read that began before it must not bring its promise.
-        drop(snapshots.passing(tenancy.incarnation));
-        let token = snapshots.token(tenancy.incarnation);
-        snapshots.keep(
-            tenancy.incarnation,
-            Snapshot::new(view, floors, None),
-            token,
-        )
+        drop(snapshots.passing(tenancy.home));
+        let token = snapshots.token(tenancy.home);
+        snapshots.keep(tenancy.home, Snapshot::new(view, floors, None), token)
     }
 
     /// Reads, with a promise where one is wanted and there is somebody to be told.
@@ -219,7 +218,7 @@ impl Cache {
             if learns {
                 // In the same trip, so as of the same moment.
                 let with_floors: Vec<_> = keys.iter().cloned().chain([Floors::key()]).collect();
-                let token = self.memory.snapshots.token(tenancy.incarnation);
+                let token = self.memory.snapshots.token(tenancy.home);
                 seen = self
                     .look(&tenancy.space, asked, &with_floors, sight)
                     .await?;

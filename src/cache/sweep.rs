@@ -20,7 +20,11 @@ use crate::{
         Batch, Check, Commit, Cursor, Handle, Incarnation, Key, Mode, Outcome, Query, Refusal,
         Space, Step, Table, View, Write,
     },
-    tenant::{Directory, reclaim::Sweep, stats::Deeds},
+    tenant::{
+        Directory,
+        reclaim::{Site, Sweep},
+        stats::Deeds,
+    },
 };
 
 /// Entries listed at once.
@@ -40,7 +44,7 @@ impl Sweeper {
     }
 
     /// Counts those of these writes that removed an entry.
-    fn count(&self, space: &Space, writes: &[Write], outcomes: &[Outcome]) {
+    fn count(&self, incarnation: Incarnation, writes: &[Write], outcomes: &[Outcome]) {
         let mut removed: HashMap<&str, u64> = HashMap::new();
         for (write, outcome) in writes.iter().zip(outcomes) {
             if matches!(outcome, Outcome::Done { existed: true, .. })
@@ -49,9 +53,6 @@ impl Sweeper {
                 *removed.entry(namespace).or_default() += 1;
             }
         }
-        let Some(incarnation) = Incarnation::parse(space.name()) else {
-            return;
-        };
         let account = self.0.account(incarnation);
         for (namespace, invalidated) in removed {
             let deeds = Deeds {
@@ -66,7 +67,7 @@ impl Sweeper {
     async fn remove(
         &self,
         store: &Handle,
-        space: &Space,
+        site: &Site,
         view: View,
         writes: &[Write],
     ) -> Result<bool> {
@@ -78,9 +79,9 @@ impl Sweeper {
             writes: writes.to_vec(),
             ..Batch::default()
         };
-        match store.commit(space, batch).await? {
+        match store.commit(&site.space, batch).await? {
             Commit::Applied(applied) => {
-                self.count(space, writes, &applied.outcomes);
+                self.count(site.incarnation, writes, &applied.outcomes);
                 Ok(true)
             }
             Commit::Refused(_) => Ok(false),
@@ -104,8 +105,8 @@ pub struct Walk {
 impl Sweep for Sweeper {
     type Walk = Walk;
 
-    async fn begin(&self, store: &Handle, space: &Space) -> Result<Option<Walk>> {
-        let (view, floors) = floors(store, space).await?;
+    async fn begin(&self, store: &Handle, site: &Site) -> Result<Option<Walk>> {
+        let (view, floors) = floors(store, &site.space).await?;
         let walk = Walk {
             floors,
             generation: view.generation,
@@ -114,7 +115,8 @@ impl Sweep for Sweeper {
         Ok((!walk.floors.is_empty()).then_some(walk))
     }
 
-    async fn step(&self, store: &Handle, space: &Space, walk: &mut Walk) -> Result<bool> {
+    async fn step(&self, store: &Handle, site: &Site, walk: &mut Walk) -> Result<bool> {
+        let space = &site.space;
         let query = Query {
             table: Table::Entry,
             generation: walk.generation,
@@ -142,7 +144,7 @@ impl Sweep for Sweeper {
             }
         }
         for writes in removed.chunks(REMOVED) {
-            if !self.remove(store, space, page.view, writes).await? {
+            if !self.remove(store, site, page.view, writes).await? {
                 return Ok(false);
             }
         }
@@ -153,7 +155,8 @@ impl Sweep for Sweeper {
         Ok(walk.after.is_some())
     }
 
-    async fn bar(&self, store: &Handle, space: &Space) -> Result<bool> {
+    async fn bar(&self, store: &Handle, site: &Site) -> Result<bool> {
+        let space = &site.space;
         let (view, floors) = floors(store, space).await?;
         if !floors.is_empty() {
             return Ok(false);
@@ -165,7 +168,7 @@ impl Sweep for Sweeper {
         // Whoever is about to raise a floor relies on the record as it was.
         let write = Write::put(Floors::key(), floors.encode()?).when(floors.unchanged());
         match store.commit(space, Batch::of([write])).await? {
-            Commit::Applied(_) | Commit::Refused(Refusal::Gone) => Ok(true),
+            Commit::Applied(_) | Commit::Refused(Refusal::Gone | Refusal::Fenced) => Ok(true),
             Commit::Refused(_) => Ok(false),
         }
     }

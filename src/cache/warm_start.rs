@@ -193,7 +193,7 @@ impl WarmStart {
         };
         let mut by_tenant: HashMap<Incarnation, (u32, Vec<(Name, u32)>)> = HashMap::new();
         for hot in near.hottest(self.keys) {
-            let (all, keys) = by_tenant.entry(hot.incarnation).or_default();
+            let (all, keys) = by_tenant.entry(hot.home).or_default();
             let uses = u32::from(hot.uses);
             *all = all.saturating_add(uses);
             keys.push(((hot.namespace, hot.key), uses));
@@ -203,17 +203,17 @@ impl WarmStart {
         hottest.truncate(MOST_TENANTS);
         let names = self.tenants.names();
         let mut kept = Vec::new();
-        for (incarnation, (uses, keys)) in hottest {
-            let Some(tenant_id) = names.get(&incarnation) else {
+        for (home, (uses, keys)) in hottest {
+            let Some(tenant_id) = names.get(&home) else {
                 continue;
             };
             let read = Access::Read;
             match self.tenants.admit(&Caller::Admin, tenant_id, read).await {
-                Ok(tenancy) if tenancy.incarnation == incarnation => {
+                Ok(tenancy) if tenancy.home == home => {
                     self.keep_keys(&tenancy, keys).await?;
                     kept.push((tenant_id.to_string(), uses));
                 }
-                // Another life of the tenant, or none: what it held is gone.
+                // Another home of the tenant, or none: what it held is gone.
                 Ok(_) => {}
                 Err(Error::StoreUnavailable) => return Err(Error::StoreUnavailable),
                 Err(_) => {}
@@ -262,9 +262,8 @@ impl WarmStart {
         match self.cache.store.commit(space, Batch::of([write])).await? {
             // Another replica came between, and keeps about the same; or the tenant
             // is gone.
-            Commit::Applied(_) | Commit::Refused(Refusal::Conflict { .. } | Refusal::Gone) => {
-                Ok(())
-            }
+            Commit::Applied(_)
+            | Commit::Refused(Refusal::Conflict { .. } | Refusal::Gone | Refusal::Fenced) => Ok(()),
             Commit::Refused(refusal) => Err(Error::Internal(format!(
                 "the store refused what is hot: {refusal:?}"
             ))),

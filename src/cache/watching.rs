@@ -112,7 +112,8 @@ impl Watcher {
     ///
     /// # Errors
     /// [`Error::QuotaExceeded`] for a watcher that fell too far behind;
-    /// [`Error::NotFound`] where the tenant is gone.
+    /// [`Error::NotFound`] where the tenant is gone, [`Error::RestoreInProgress`] where
+    /// its data are, or will be, elsewhere: see [`Watcher::go_on`].
     pub async fn next(&mut self) -> Result<Told> {
         loop {
             self.moved.borrow_and_update();
@@ -180,6 +181,18 @@ impl Watcher {
             changes,
             position: self.at.clone(),
         }
+    }
+
+    /// Goes on where the tenant's data are now: everything may have changed.
+    ///
+    /// # Errors
+    /// As [`Cache::watch`].
+    pub async fn go_on(&mut self, tenancy: &Tenancy) -> Result<Told> {
+        let (cache, reach) = (self.cache.clone(), self.reach.clone());
+        *self = cache.watch(tenancy, reach, None).await?;
+        // Told after interest stands there, so it covers all that came before.
+        let changes = self.reach.visible(&Change::Tenant).collect();
+        Ok(self.tell(changes))
     }
 
     /// That nothing has changed, but for what was told, until a moment ago; `None`

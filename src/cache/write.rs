@@ -271,7 +271,7 @@ impl Cache {
                 }
                 Commit::Refused(Refusal::Stale(_)) => snapshot = self.reload(tenancy).await?,
                 Commit::Refused(Refusal::Gone) => {
-                    return Err(Error::no_tenant(&*tenancy.tenant_id));
+                    return Err(tenancy.departed(&self.store).await);
                 }
                 Commit::Refused(refusal) => {
                     tenancy.account.meter.count(Counts {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Context, Health, convert::int64, status::rpc_status};
+use super::{Context, Health, convert::int64, home::at_home, status::rpc_status};
 use crate::{
     cache::{Cache, Flushed, Range, Written},
     error::Result,
@@ -58,7 +58,7 @@ impl CacheApi {
     }
 
     async fn read(&self, context: &Context, request: GetRequest) -> Result<GetResponse> {
-        let tenancy = self
+        let mut tenancy = self
             .admit(context, &request.tenant_id, Access::Read)
             .await?;
         let freshness = message::freshness(
@@ -66,23 +66,29 @@ impl CacheApi {
             request.max_age.as_ref(),
             request.min_version,
         );
-        let found = self
-            .cache
-            .get(&tenancy, &request.namespace, &request.key, &freshness)
-            .await?;
+        let (namespace, key) = (&request.namespace, &request.key);
+        let found = at_home!(
+            self,
+            (context, Access::Read),
+            tenancy,
+            self.cache.get(&tenancy, namespace, key, &freshness)
+        );
         Ok(GetResponse {
             entry: found.map(|entry| message::entry(request.key, entry)),
         })
     }
 
     async fn write(&self, context: &Context, request: SetRequest) -> Result<SetResponse> {
-        let tenancy = self
+        let mut tenancy = self
             .admit(context, &request.tenant_id, Access::Write)
             .await?;
-        let written = self
-            .cache
-            .set(&tenancy, &request.namespace, &message::set(&request))
-            .await?;
+        let set = message::set(&request);
+        let written = at_home!(
+            self,
+            (context, Access::Write),
+            tenancy,
+            self.cache.set(&tenancy, &request.namespace, &set)
+        );
         Ok(SetResponse {
             version: int64(written.version),
             expire_time: message::time(written.expire_ms),
@@ -91,14 +97,17 @@ impl CacheApi {
     }
 
     async fn remove(&self, context: &Context, request: DeleteRequest) -> Result<DeleteResponse> {
-        let tenancy = self
+        let mut tenancy = self
             .admit(context, &request.tenant_id, Access::Write)
             .await?;
         let (namespace, key) = (&request.namespace, &request.key);
-        let deleted = self
-            .cache
-            .delete(&tenancy, namespace, key, request.if_version)
-            .await?;
+        let if_version = request.if_version;
+        let deleted = at_home!(
+            self,
+            (context, Access::Write),
+            tenancy,
+            self.cache.delete(&tenancy, namespace, key, if_version)
+        );
         Ok(DeleteResponse { deleted })
     }
 
@@ -107,14 +116,17 @@ impl CacheApi {
         context: &Context,
         request: BatchGetRequest,
     ) -> Result<BatchGetResponse> {
-        let tenancy = self
+        let mut tenancy = self
             .admit(context, &request.tenant_id, Access::Read)
             .await?;
         let freshness = message::freshness(request.consistency, None, 0);
-        let found = self
-            .cache
-            .batch_get(&tenancy, &request.namespace, &request.keys, &freshness)
-            .await?;
+        let (namespace, keys) = (&request.namespace, &request.keys);
+        let found = at_home!(
+            self,
+            (context, Access::Read),
+            tenancy,
+            self.cache.batch_get(&tenancy, namespace, keys, &freshness)
+        );
         let result = |(key, found): (String, Result<_>)| match found {
             Ok(Some(entry)) => BatchGetResult {
                 entry: Some(message::entry(key.clone(), entry)),
@@ -140,14 +152,16 @@ impl CacheApi {
         context: &Context,
         request: BatchSetRequest,
     ) -> Result<BatchSetResponse> {
-        let tenancy = self
+        let mut tenancy = self
             .admit(context, &request.tenant_id, Access::Write)
             .await?;
         let sets: Vec<_> = request.entries.iter().map(message::item).collect();
-        let written = self
-            .cache
-            .batch_set(&tenancy, &request.namespace, &sets)
-            .await?;
+        let written = at_home!(
+            self,
+            (context, Access::Write),
+            tenancy,
+            self.cache.batch_set(&tenancy, &request.namespace, &sets)
+        );
         let keys = request.entries.into_iter().map(|entry| entry.key);
         let result = |(key, written): (String, Result<Written>)| match written {
             Ok(written) => BatchSetResult {
@@ -172,13 +186,16 @@ impl CacheApi {
         context: &Context,
         request: BatchDeleteRequest,
     ) -> Result<BatchDeleteResponse> {
-        let tenancy = self
+        let mut tenancy = self
             .admit(context, &request.tenant_id, Access::Write)
             .await?;
-        let removed = self
-            .cache
-            .batch_delete(&tenancy, &request.namespace, &request.keys)
-            .await?;
+        let (namespace, keys) = (&request.namespace, &request.keys);
+        let removed = at_home!(
+            self,
+            (context, Access::Write),
+            tenancy,
+            self.cache.batch_delete(&tenancy, namespace, keys)
+        );
         let result = |(key, removed): (String, Result<bool>)| match removed {
             Ok(deleted) => BatchDeleteResult {
                 key,
@@ -196,14 +213,17 @@ impl CacheApi {
     }
 
     async fn extend(&self, context: &Context, request: TouchRequest) -> Result<TouchResponse> {
-        let tenancy = self
+        let mut tenancy = self
             .admit(context, &request.tenant_id, Access::Write)
             .await?;
         let ttl_ms = request.ttl.as_ref().map(message::span_ms);
-        let touched = self
-            .cache
-            .touch(&tenancy, &request.namespace, &request.key, ttl_ms)
-            .await?;
+        let (namespace, key) = (&request.namespace, &request.key);
+        let touched = at_home!(
+            self,
+            (context, Access::Write),
+            tenancy,
+            self.cache.touch(&tenancy, namespace, key, ttl_ms)
+        );
         Ok(TouchResponse {
             found: touched.found,
             expire_time: message::time(touched.expire_ms),
@@ -211,7 +231,7 @@ impl CacheApi {
     }
 
     async fn list(&self, context: &Context, request: ListKeysRequest) -> Result<ListKeysResponse> {
-        let tenancy = self
+        let mut tenancy = self
             .admit(context, &request.tenant_id, Access::Read)
             .await?;
         let range = Range::new(
@@ -220,10 +240,11 @@ impl CacheApi {
             &request.prefix,
             request.page_size,
         )?;
+        let space = tenancy.space.clone();
         let listing = page::Listing {
             name: "ListKeys",
             filter: &[
-                tenancy.space.name().as_bytes(),
+                space.name().as_bytes(),
                 range.namespace.as_bytes(),
                 range.prefix.as_bytes(),
             ],
@@ -232,7 +253,12 @@ impl CacheApi {
             .tenants
             .open_page(&listing, &request.page_token)
             .await?;
-        let found = self.cache.list_keys(&tenancy, &range, after).await?;
+        let found = at_home!(
+            self,
+            (context, Access::Read),
+            tenancy,
+            self.cache.list_keys(&tenancy, &range, after.clone())
+        );
         let next_page_token = match &found.next {
             Some(next) => self.tenants.seal_page(&listing, next).await?,
             None => String::new(),
@@ -248,17 +274,20 @@ impl CacheApi {
         context: &Context,
         request: InvalidateCacheRequest,
     ) -> Result<InvalidateCacheResponse> {
-        let tenancy = self
+        let mut tenancy = self
             .admit(context, &request.tenant_id, Access::Write)
             .await?;
-        let target = request.target.as_ref().map(message::invalidation);
+        let namespace = &request.namespace;
+        let target = || request.target.as_ref().map(message::invalidation);
         let Flushed {
             invalidated,
             generation,
-        } = self
-            .cache
-            .invalidate(&tenancy, &request.namespace, target)
-            .await?;
+        } = at_home!(
+            self,
+            (context, Access::Write),
+            tenancy,
+            self.cache.invalidate(&tenancy, namespace, target())
+        );
         Ok(InvalidateCacheResponse {
             invalidated: int64(invalidated),
             generation: int64(generation),

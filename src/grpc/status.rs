@@ -292,6 +292,9 @@ impl Shape {
             Error::RequestInProgress => {
                 Self::new(Code::Aborted, "REQUEST_IN_PROGRESS").retry(Some(SOON))
             }
+            Error::RestoreInProgress => {
+                Self::new(Code::Aborted, "RESTORE_IN_PROGRESS").retry(Some(SOON))
+            }
             Error::QuotaExceeded {
                 metric,
                 limit,
@@ -515,6 +518,7 @@ mod tests {
             (condition, FailedPrecondition, "CONDITION_NOT_MET"),
             (Error::EtagMismatch, Aborted, "ETAG_MISMATCH"),
             (Error::RequestInProgress, Aborted, "REQUEST_IN_PROGRESS"),
+            (Error::RestoreInProgress, Aborted, "RESTORE_IN_PROGRESS"),
             (quota(None), ResourceExhausted, "QUOTA_EXCEEDED"),
             (
                 Error::MaxTenants { limit: 1, used: 1 },

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Key, Metered, Record, Usage, View};
+use super::{Key, Metered, Meters, Record, Usage, View};
 
 /// Writes that belong together.
 #[derive(Clone, Debug, Default)]
@@ -269,7 +269,7 @@ pub struct Limits {
 }
 
 /// A step of the space itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Snapshots must be taken anew: epoch + 1.
     Epoch,
@@ -283,6 +283,37 @@ pub enum Step {
     /// [`Refusal::Gone`] for at least an hour, every read finds nothing. Its
     /// records are left to [`Reclaim::Orphans`](super::Reclaim::Orphans).
     Remove,
+    /// The space takes no more writes, for good: every later commit is refused with
+    /// [`Refusal::Fenced`], but [`Step::Remove`]. Reads go on as before.
+    Fence,
+    /// The space goes on from where another ended. In a batch that writes nothing.
+    Inherit(Box<Inheritance>),
+}
+
+/// What a space takes over from another, which must not be written any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inheritance {
+    /// Versions given from now on are above this one. Below 2^53.
+    pub version: u64,
+    /// The other's meters as they stood at [`Meters::now_ms`], and how they got
+    /// there; the space's own are forgotten. Nothing counts as held from then until
+    /// this commit, and what the space itself holds from this commit on. `None` leaves
+    /// the space its own.
+    pub meters: Option<Heritage>,
+}
+
+/// The meters of a space, by all units; see [`Inheritance::meters`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heritage {
+    /// With openings of minutes.
+    pub minutes: Meters,
+    /// With openings of hours.
+    pub hours: Meters,
+    /// With openings of days; what they all tell beside their openings is taken from
+    /// these.
+    pub days: Meters,
+    /// As [`Usage::expired`].
+    pub expired: u64,
 }
 
 /// What became of a batch.
@@ -348,6 +379,8 @@ pub enum Refusal {
     Stale(View),
     /// The space was removed.
     Gone,
+    /// The space takes no more writes.
+    Fenced,
 }
 
 /// What a limit is on.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::{Error, Lease, Result, Tally};
+use super::{Batch, Error, Inheritance, Lease, Metered, Result, Tally};
 
 /// Counts of one tally, at most.
 const MAX_COUNTS: usize = 256;
@@ -17,6 +17,9 @@ const MAX_ROWS: usize = 1000;
 const MAX_NAME_BYTES: usize = 1024;
 /// The spans that a window can have.
 const SPANS_MS: std::ops::RangeInclusive<u64> = 1_000..=31 * 86_400_000;
+
+/// No version comes near.
+const MAX_VERSION: u64 = 1 << 53;
 
 fn misuse<T>(words: String) -> Result<T> {
     Err(Error::Misuse(words))
@@ -74,6 +77,20 @@ pub(super) fn tally(tally: &Tally) -> Result<()> {
                 return misuse("a counter is named twice for one row".into());
             }
         }
+    }
+    Ok(())
+}
+
+/// Whether a batch can make a space inherit this.
+pub(super) fn inheritance(batch: &Batch, inheritance: &Inheritance) -> Result<()> {
+    if !batch.writes.is_empty() || batch.note.is_some() || batch.metered != Metered::default() {
+        return misuse("a space inherits in a batch that does nothing else".into());
+    }
+    if inheritance.version >= MAX_VERSION {
+        return misuse(format!(
+            "an inherited version of {}; below 2^53",
+            inheritance.version
+        ));
     }
     Ok(())
 }

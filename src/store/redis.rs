@@ -18,6 +18,7 @@ mod connection;
 mod fault;
 mod feed;
 mod gauges;
+mod inherit;
 mod keys;
 mod lease;
 mod listing;
@@ -60,8 +61,8 @@ use self::{
 };
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Key, Lease, Leased, Meters,
-    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Refusal, Result, Row, Space, Store,
-    Table, Tallied, Tally, Unit, Usage, Watched, Watcher, misuse,
+    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Refusal, Result, Row, Space, Step,
+    Store, Table, Tallied, Tally, Unit, Usage, Watched, Watcher, misuse,
 };
 
 /// How Redis is reached.
@@ -179,7 +180,7 @@ impl Redis {
             return Err(fault::corrupt("a read was answered in part"));
         }
         Ok(Read {
-            view: state.view,
+            view: state.seen(),
             records,
         })
     }
@@ -223,6 +224,9 @@ impl Store for Redis {
 
     async fn commit(&self, space: &Space, batch: Batch) -> Result<Commit> {
         check(&batch)?;
+        if let Some(Step::Inherit(inheritance)) = &batch.step {
+            return self.inherit(space, batch.view, inheritance).await;
+        }
         let mut basis = match batch.view {
             Some(view) if batch.later => Basis::Since(view),
             Some(view) => Basis::View(view),

@@ -26,6 +26,14 @@ impl Space {
         Self(format!("s{incarnation}").into())
     }
 
+    /// The space of this name, where it is one of a tenant's.
+    pub fn of_a_tenant(name: &str) -> Option<Self> {
+        let sessions = |name| Incarnation::parse(name).map(Self::sessions);
+        Incarnation::parse(name)
+            .map(Self::tenant)
+            .or_else(|| name.strip_prefix('s').and_then(sessions))
+    }
+
     /// One of the [`METER_SPACES`] that usage and bills are kept in, outside the
     /// tenants' own: the one that this tenant's are in.
     pub fn meters(incarnation: Incarnation) -> Self {
@@ -244,6 +252,12 @@ pub struct View {
 }
 
 impl View {
+    /// That of a space that was removed.
+    pub const GONE: Self = Self {
+        epoch: u64::MAX,
+        generation: u64::MAX,
+    };
+
     /// The era of its epoch; see [`Step::Era`](super::Step::Era).
     pub(super) const fn era(self) -> u64 {
         self.epoch / ERA_EPOCHS

@@ -114,6 +114,26 @@ impl Tenants {
         self.enter(&known, caller, access)
     }
 
+    /// Admits a call anew, by the tenant as the store has it now: for one that found
+    /// its space gone.
+    ///
+    /// # Errors
+    /// As [`Tenants::admit`].
+    pub async fn admit_anew(
+        &self,
+        caller: &Caller,
+        tenant_id: &str,
+        access: Access,
+    ) -> Result<Tenancy> {
+        self.look_anew(tenant_id);
+        self.admit(caller, tenant_id, access).await
+    }
+
+    /// Forgets what is remembered of a tenant, so that the next call asks the store.
+    pub fn look_anew(&self, tenant_id: &str) {
+        self.directory.drop_key(&record::tenant_key(tenant_id));
+    }
+
     fn enter(&self, known: &Arc<KnownTenant>, caller: &Caller, access: Access) -> Result<Tenancy> {
         let tenant_id = || known.terms.tenant_id.to_string();
         if let Caller::Key(grant) = caller

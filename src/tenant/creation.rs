@@ -11,7 +11,7 @@ use super::{
     issuance::{Issued, NewApiKey},
     lifecycle::ATTEMPTS,
     once::Once,
-    record::{self, ApiKey},
+    record::{self, ApiKey, Homes},
 };
 use crate::{
     error::{Error, Result},
@@ -166,6 +166,7 @@ impl Tenants {
             settings: profile.settings.unwrap_or_default(),
             quotas: profile.quotas.unwrap_or_default(),
             encryption: encryption.transpose()?,
+            homes: Homes::default(),
             delete_protection: profile.delete_protection,
             suspension: None,
             create_ms: now_ms,

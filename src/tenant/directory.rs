@@ -123,6 +123,8 @@ impl KnownTenant {
     ) -> Self {
         let ring = |encryption| Arc::new(masters.keyring(tenant.incarnation, encryption));
         let terms = Terms {
+            space: tenant.space(),
+            home: tenant.home(),
             keyring: tenant.encryption.as_ref().map(ring),
             masters: masters.clone(),
             ..Terms::unlimited(&tenant.tenant_id, account)

@@ -268,7 +268,7 @@ mod tests {
         store::Incarnation,
         tenant::{
             plan::{CustomQuota, Mode},
-            record::{FORMAT, Owner},
+            record::{FORMAT, Homes, Owner},
         },
     };
     use serde_json::json;
@@ -300,6 +300,7 @@ mod tests {
                 cache_entries: Some(2),
                 ..Quotas::default()
             },
+            homes: Homes::default(),
             encryption: None,
             delete_protection: true,
             suspension: None,

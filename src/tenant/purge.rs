@@ -108,6 +108,16 @@ fn purge_key(tenant_id: &str) -> Key {
     Key::new(Table::Job, format!("{PURGE}{tenant_id}").into_bytes())
 }
 
+impl Tenant {
+    /// Where its cache entries are reclaimed.
+    fn site(&self) -> reclaim::Site {
+        reclaim::Site {
+            incarnation: self.incarnation,
+            space: self.space(),
+        }
+    }
+}
+
 impl Tenants {
     /// Removes a deleted tenant for good. A purge that was interrupted is
     /// finished by asking again, and by the background.
@@ -192,7 +202,7 @@ impl Tenants {
     /// Step 1.
     async fn begin(&self, mut tenant: Tenant, version: u64, once: Option<Once>) -> Result<()> {
         let held = self.held(&tenant).await?;
-        let end = self.reading(tenant.incarnation).await?;
+        let end = self.reading(&tenant).await?;
         let now_ms = self.store.now_ms();
         tenant.purging = true;
         // With them goes whatever anybody may still have of its values.
@@ -248,22 +258,18 @@ impl Tenants {
         };
         let mut purge: Purge = record::decode(&job.value)?;
 
+        let leaving: Tenant = record::decode(&tenant.value)?;
         let end = match &purge.end {
             Some(end) => end.reading(),
-            None => self.reading(purge.incarnation).await?,
+            None => self.reading(&leaving).await?,
         };
-        self.close_for_good(&record::decode(&tenant.value)?, end)
-            .await?;
+        self.close_for_good(&leaving, end).await?;
 
         let remove = Batch {
             step: Some(Step::Remove),
             ..Batch::default()
         };
-        match self
-            .store
-            .commit(&Space::tenant(purge.incarnation), remove)
-            .await?
-        {
+        match self.store.commit(&leaving.space(), remove).await? {
             Commit::Applied(applied) => {
                 purge.entries = applied.usage.entries;
                 purge.bytes = applied.usage.bytes;
@@ -275,7 +281,7 @@ impl Tenants {
         let version = self.remove_api_keys(&mut purge, job.version).await?;
 
         let (reclaim_id, reclaim_job) =
-            reclaim::job(&self.store, purge.incarnation, reclaim::Work::Removed)?;
+            reclaim::job(&self.store, leaving.site(), reclaim::Work::Removed)?;
         let writes = vec![
             Write::delete(keys[0].clone()).when(Check::Version(tenant.version)),
             Write::delete(purge_key(tenant_id)).when(Check::Version(version)),
@@ -342,6 +348,6 @@ impl Tenants {
     }
 
     async fn held(&self, tenant: &Tenant) -> Result<Usage> {
-        Ok(self.store.usage(&Space::tenant(tenant.incarnation)).await?)
+        Ok(self.store.usage(&tenant.space()).await?)
     }
 }

@@ -20,7 +20,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::claimed::Claimed;
-use super::record::{self, incarnation};
+use super::{
+    Tenancy,
+    record::{self, incarnation},
+};
 use crate::{
     error::{Error, Result},
     random,
@@ -75,7 +78,7 @@ pub trait Sweep: Send + Sync + 'static {
     fn begin(
         &self,
         store: &Handle,
-        space: &Space,
+        site: &Site,
     ) -> impl Future<Output = Result<Option<Self::Walk>>> + Send;
 
     /// Goes on with it, over a bounded number of entries. False at the end, when what
@@ -83,13 +86,13 @@ pub trait Sweep: Send + Sync + 'static {
     fn step(
         &self,
         store: &Handle,
-        space: &Space,
+        site: &Site,
         walk: &mut Self::Walk,
     ) -> impl Future<Output = Result<bool>> + Send;
 
     /// Makes sure that nothing is hidden from now on by a step that relies on a job
     /// that was left before. False where something is hidden.
-    fn bar(&self, store: &Handle, space: &Space) -> impl Future<Output = Result<bool>> + Send;
+    fn bar(&self, store: &Handle, site: &Site) -> impl Future<Output = Result<bool>> + Send;
 }
 
 impl Work {
@@ -124,15 +127,60 @@ impl Work {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobId(Bytes);
 
+/// Where there is work: a space, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Site {
+    /// The tenant's life.
+    pub incarnation: Incarnation,
+    /// One of its spaces.
+    pub space: Space,
+}
+
+impl From<Incarnation> for Site {
+    /// The first space of a tenant's cache.
+    fn from(incarnation: Incarnation) -> Self {
+        Self {
+            incarnation,
+            space: Space::tenant(incarnation),
+        }
+    }
+}
+
+impl From<&Tenancy> for Site {
+    fn from(tenancy: &Tenancy) -> Self {
+        Self {
+            incarnation: tenancy.incarnation,
+            space: tenancy.space.clone(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Job {
     format: u32,
     #[serde(with = "incarnation")]
     incarnation: Incarnation,
+    /// The space, where it is another than the first of the tenant's cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    space: Option<String>,
     work: Work,
     create_ms: u64,
     #[serde(default)]
     claim: Option<Claim>,
+}
+
+impl Job {
+    /// Where the work is; `None` where that is no place of a tenant.
+    fn site(&self) -> Option<Site> {
+        let space = match &self.space {
+            Some(name) => Space::of_a_tenant(name)?,
+            None => Space::tenant(self.incarnation),
+        };
+        Some(Site {
+            incarnation: self.incarnation,
+            space,
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,19 +194,27 @@ struct Claim {
 ///
 /// # Errors
 /// Those of the store; then the step must not be taken.
-pub async fn enqueue(store: &Handle, incarnation: Incarnation, work: Work) -> Result<JobId> {
-    let (id, write) = job(store, incarnation, work)?;
+pub async fn enqueue(store: &Handle, site: impl Into<Site>, work: Work) -> Result<JobId> {
+    let (id, write) = job(store, site, work)?;
     super::applied(store.commit(&Space::registry(), Batch::of([write])).await?)?;
     Ok(id)
 }
 
 /// A job as a write, for a commit in the registry that does more.
-pub(super) fn job(store: &Handle, incarnation: Incarnation, work: Work) -> Result<(JobId, Write)> {
+pub(super) fn job(store: &Handle, site: impl Into<Site>, work: Work) -> Result<(JobId, Write)> {
+    let Site { incarnation, space } = site.into();
     let name = random::BASE32.encode(&random::bytes::<10>());
-    let path = Bytes::from(format!("{PREFIX}{incarnation}:{name}"));
+    let path = Bytes::from(format!("{PREFIX}{}:{name}", space.name()));
+    let is_first = space == Space::tenant(incarnation);
     let job = Job {
-        format: record::FORMAT,
+        // One that a release would do elsewhere that knows no other space.
+        format: if is_first {
+            record::FORMAT
+        } else {
+            record::RESTORED_FORMAT
+        },
         incarnation,
+        space: (!is_first).then(|| space.name().to_owned()),
         work,
         create_ms: store.now_ms(),
         claim: None,
@@ -181,9 +237,10 @@ pub async fn withdraw(store: &Handle, id: &JobId) -> Result<()> {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn pending(store: &Handle, incarnation: Incarnation) -> Result<Vec<Work>> {
-    let jobs = list(store, &format!("{PREFIX}{incarnation}:")).await?;
-    Ok(jobs.into_iter().map(|(_, _, job)| job.work).collect())
+pub async fn pending(store: &Handle, site: impl Into<Site>) -> Result<Vec<Work>> {
+    let space = site.into().space;
+    let jobs = list(store, &format!("{PREFIX}{}:", space.name())).await?;
+    Ok(jobs.into_iter().map(|(_, _, job, _)| job.work).collect())
 }
 
 /// Works jobs off, for as long as it is polled. Every replica runs one.
@@ -205,31 +262,31 @@ async fn pass(store: &Handle, sweep: &impl Sweep, me: &str) -> Result<()> {
     let mut jobs = list(store, PREFIX).await?;
     // The widest first, as it does the work of the others: a tenant that is
     // flushed over and over is scanned once.
-    jobs.sort_by_key(|(_, _, job)| job.work.narrowness());
+    jobs.sort_by_key(|(_, _, job, _)| job.work.narrowness());
     let now_ms = store.now_ms();
     let claimed_by_another = |job: &Job| {
         let held = |claim: &Claim| claim.by != me && now_ms < claim.until_ms;
         job.claim.as_ref().is_some_and(held)
     };
-    let mut swept: HashSet<Incarnation> = jobs
+    let mut swept: HashSet<Site> = jobs
         .iter()
-        .filter(|(_, _, job)| job.work == Work::Hidden && claimed_by_another(job))
-        .map(|(_, _, job)| job.incarnation)
+        .filter(|(_, _, job, _)| job.work == Work::Hidden && claimed_by_another(job))
+        .map(|(_, _, _, site)| site.clone())
         .collect();
-    let mut done: HashMap<Incarnation, Vec<Work>> = HashMap::new();
-    for (path, version, job) in jobs {
+    let mut done: HashMap<Site, Vec<Work>> = HashMap::new();
+    for (path, version, job, site) in jobs {
         // One sweep removes all that is hidden in a space.
         let sweeps = job.work == Work::Hidden;
-        if claimed_by_another(&job) || sweeps && !swept.insert(job.incarnation) {
+        if claimed_by_another(&job) || sweeps && !swept.insert(site.clone()) {
             continue;
         }
-        let done = done.entry(job.incarnation).or_default();
+        let done = done.entry(site.clone()).or_default();
         let abandoned = store.now_ms() > job.create_ms.saturating_add(ABANDONED_MS);
         if done.iter().any(|work| work.covers(&job.work)) {
             remove(store, path, version).await?;
-        } else if is_ready(store, &job).await? {
+        } else if is_ready(store, &site.space, &job.work).await? {
             let (work, incarnation) = (job.work.clone(), job.incarnation);
-            let claimed = Claimed::new(path, version, job, me);
+            let claimed = Claimed::new(path, version, job, site, me);
             let worked = if sweeps {
                 claimed.sweep(store, sweep).await
             } else {
@@ -266,24 +323,28 @@ pub(super) async fn at_once(store: &Handle, id: &JobId, within: Duration) -> Res
     let Some(found) = read.records.into_iter().next().flatten() else {
         return Ok(true);
     };
-    let job = record::decode(&found.value)?;
+    let job: Job = record::decode(&found.value)?;
+    let site = job.site().ok_or_else(nowhere)?;
     let me = random::BASE32.encode(&random::bytes::<10>());
-    let claimed = Claimed::new(id.0.clone(), found.version, job, &me);
+    let claimed = Claimed::new(id.0.clone(), found.version, job, site, &me);
     claimed.work_off(store, Some(Instant::now() + within)).await
 }
 
-async fn is_ready(store: &Handle, job: &Job) -> Result<bool> {
-    match job.work {
+async fn is_ready(store: &Handle, space: &Space, work: &Work) -> Result<bool> {
+    match work {
         Work::Below { .. } | Work::Hidden | Work::Removed => Ok(true),
         Work::Orphans { below } => {
-            let space = Space::tenant(job.incarnation);
             let any = Key::new(Table::Control, &b"floors"[..]);
-            Ok(store.read(&space, 0, &[any]).await?.view.generation >= below)
+            Ok(store.read(space, 0, &[any]).await?.view.generation >= *below)
         }
     }
 }
 
-async fn list(store: &Handle, prefix: &str) -> Result<Vec<(Bytes, u64, Job)>> {
+fn nowhere() -> Error {
+    Error::Internal("a reclaim job is for no space of a tenant".into())
+}
+
+async fn list(store: &Handle, prefix: &str) -> Result<Vec<(Bytes, u64, Job, Site)>> {
     let mut jobs = Vec::new();
     let mut query = Query {
         table: Table::Job,
@@ -296,8 +357,10 @@ async fn list(store: &Handle, prefix: &str) -> Result<Vec<(Bytes, u64, Job)>> {
     loop {
         let page = store.list(&Space::registry(), query.clone()).await?;
         for item in page.items {
-            match record::decode(&item.record.value) {
-                Ok(job) => jobs.push((item.path, item.record.version, job)),
+            let job = record::decode(&item.record.value)
+                .and_then(|job: Job| Ok((job.site().ok_or_else(nowhere)?, job)));
+            match job {
+                Ok((site, job)) => jobs.push((item.path, item.record.version, job, site)),
                 // One of a later version of this service is left to it.
                 Err(error) => tracing::warn!(%error, "reclaim job not understood"),
             }

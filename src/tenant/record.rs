@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{Grant, Quotas, Scope, billing::Segment, data_key::Encryption};
 use crate::{
     error::{Error, Result},
-    store::{Incarnation, Key, Table},
+    store::{Incarnation, Key, Space, Table},
 };
 
 /// The format written. A reader refuses a greater one; a change that an older
@@ -21,6 +21,11 @@ pub const FORMAT: u32 = 1;
 /// refuse it: it would write values in the clear, and drop the data keys with the
 /// next change.
 pub const ENCRYPTED_FORMAT: u32 = 2;
+
+/// The format of what tells of a home that a restore has made, encrypted or not. A
+/// reader that does not know it must refuse it: it would look for the tenant's data in
+/// the spaces of its incarnation, which are gone.
+pub const RESTORED_FORMAT: u32 = 3;
 
 /// A tenant as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +61,9 @@ pub struct Tenant {
     /// How its values are encrypted; `None` where they are not. Fixed at creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
+    /// Where its data live, where a restore has put them. See [`Tenant::space`].
+    #[serde(default, skip_serializing_if = "Homes::are_first")]
+    pub homes: Homes,
     /// Whether deletion is refused.
     #[serde(default)]
     pub delete_protection: bool,
@@ -79,6 +87,26 @@ pub struct Tenant {
     /// the store's version, so that the answer to a replayed request can be told
     /// before the commit that makes it.
     pub etag: String,
+}
+
+/// Names of the spaces that a tenant's data live in, each as random as an incarnation
+/// and never used again; `None` means that of the incarnation itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Homes {
+    /// Of its cache.
+    #[serde(with = "home", skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Incarnation>,
+    /// Of its sessions.
+    #[serde(with = "home", skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Incarnation>,
+}
+
+impl Homes {
+    /// Whether no restore has made any of them.
+    fn are_first(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Who answers for a tenant.
@@ -136,6 +164,21 @@ impl Tenant {
             (None, Some(_)) => State::Suspended,
             (None, None) => State::Active,
         }
+    }
+
+    /// The name of the space that its cache entries live in.
+    pub fn home(&self) -> Incarnation {
+        self.homes.cache.unwrap_or(self.incarnation)
+    }
+
+    /// The space that its cache entries live in; with its meters.
+    pub fn space(&self) -> Space {
+        Space::tenant(self.home())
+    }
+
+    /// The space that its sessions live in.
+    pub fn session_space(&self) -> Space {
+        Space::sessions(self.homes.sessions.unwrap_or(self.incarnation))
     }
 
     /// The tenant as an answer keeps it: without what its data keys could be had
@@ -275,9 +318,9 @@ pub fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
     let unreadable =
         |e: serde_json::Error| Error::Internal(format!("a stored control record is damaged: {e}"));
     let found: Format = serde_json::from_slice(value).map_err(unreadable)?;
-    if found.format > ENCRYPTED_FORMAT {
+    if found.format > RESTORED_FORMAT {
         return Err(Error::Internal(format!(
-            "a stored control record has format {}, known is {ENCRYPTED_FORMAT}",
+            "a stored control record has format {}, known is {RESTORED_FORMAT}",
             found.format
         )));
     }
@@ -299,6 +342,31 @@ pub(super) mod incarnation {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Incarnation, D::Error> {
         let text = String::deserialize(d)?;
         Incarnation::parse(&text).ok_or_else(|| D::Error::custom("not an incarnation"))
+    }
+}
+
+/// An incarnation that may be missing, likewise.
+mod home {
+    use super::{Deserialize, Incarnation};
+    use serde::{Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        home: &Option<Incarnation>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        match home {
+            Some(home) => s.collect_str(home),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<Incarnation>, D::Error> {
+        let text = Option::<String>::deserialize(d)?;
+        let home = text.map(|text| Incarnation::parse(&text).ok_or(text));
+        home.transpose()
+            .map_err(|_| D::Error::custom("not the name of a space"))
     }
 }
 
@@ -336,6 +404,20 @@ mod tests {
         assert_eq!(tenant.state(), State::Suspended);
         assert_eq!(tenant.quotas.memory_bytes, Some(5));
         assert_eq!(decode::<Tenant>(&encode(&tenant).unwrap()).unwrap(), tenant);
+        assert_eq!(tenant.space(), Space::tenant(tenant.incarnation));
+        let restored = Tenant {
+            format: RESTORED_FORMAT,
+            homes: Homes {
+                cache: Some(Incarnation::random()),
+                sessions: None,
+            },
+            ..tenant.clone()
+        };
+        assert_eq!(
+            decode::<Tenant>(&encode(&restored).unwrap()).unwrap(),
+            restored
+        );
+        assert_ne!(restored.space(), tenant.space());
 
         let stored = br#"{"format":1,"key_id":"k","tenant_id":"acme","incarnation":"0123456789abcdef",
             "scopes":["cache.read","scope.of.tomorrow"],"create_ms":1,
@@ -352,7 +434,7 @@ mod tests {
     #[test]
     fn a_later_format_and_damage_are_told_apart_from_a_record() {
         for stored in [
-            &b"{\"format\":3}"[..],
+            &b"{\"format\":4}"[..],
             b"{}",
             b"",
             b"\xff",

@@ -47,6 +47,8 @@ pub struct Terms {
     pub incarnation: Incarnation,
     /// Where its entries live.
     pub space: Space,
+    /// The name of that.
+    pub home: Incarnation,
     /// What this replica keeps of the tenant.
     pub account: Arc<Account>,
     /// The quotas in force: the plan's, overlaid with its own.
@@ -79,6 +81,7 @@ impl Terms {
             tenant_id: tenant_id.into(),
             incarnation,
             space: Space::tenant(incarnation),
+            home: incarnation,
             account,
             quotas: Quotas::default(),
             limits: Limits::default(),
@@ -131,14 +134,31 @@ impl Tenancy {
     /// # Errors
     /// [`Error::NotFound`] where it is not; the store's.
     pub async fn confirm(&self, store: &Handle) -> Result<()> {
+        match self.now(store).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::no_tenant(&*self.tenant_id)),
+        }
+    }
+
+    /// Why the tenant's space is gone: whoever is admitted anew finds it elsewhere
+    /// ([`Error::RestoreInProgress`]), or nowhere ([`Error::NotFound`]).
+    pub async fn departed(&self, store: &Handle) -> Error {
+        match self.now(store).await {
+            Ok(Some(now)) if now.home() != self.home => Error::RestoreInProgress,
+            Ok(_) => Error::no_tenant(&*self.tenant_id),
+            Err(error) => error,
+        }
+    }
+
+    /// This life of the tenant as the registry has it now.
+    async fn now(&self, store: &Handle) -> Result<Option<record::Tenant>> {
         let key = record::tenant_key(&self.tenant_id);
         let read = store.read(&Space::registry(), 0, &[key]).await?;
-        if let Some(found) = read.records.into_iter().next().flatten()
-            && record::decode::<record::Tenant>(&found.value)?.incarnation == self.incarnation
-        {
-            return Ok(());
-        }
-        Err(Error::no_tenant(&*self.tenant_id))
+        let Some(found) = read.records.into_iter().next().flatten() else {
+            return Ok(None);
+        };
+        let found: record::Tenant = record::decode(&found.value)?;
+        Ok((found.incarnation == self.incarnation).then_some(found))
     }
 
     /// Where an entry of the tenant lives, for what is to be sealed or opened.

@@ -92,7 +92,7 @@ impl Tenants {
         let now_ms = self.store.now_ms();
         let quotas = self.effective_quotas(&tenant);
         let period = Period::of(now_ms);
-        let known = self.known(&account, period).await?;
+        let known = self.known(&tenant, &account, period).await?;
         let standings = self.standings(&tenant, &account, &quotas, &known).await?;
         let (start_ms, end_ms) = (period.start_ms(), period.end_ms());
         let mut totals = Totals::between(&known.days, start_ms, end_ms);
@@ -117,7 +117,7 @@ impl Tenants {
     }
 
     /// What the store knows of this period.
-    async fn known(&self, account: &Account, period: Period) -> Result<Known> {
+    async fn known(&self, tenant: &Tenant, account: &Account, period: Period) -> Result<Known> {
         let incarnation = account.incarnation;
         let mut names = vec![
             rows::levels(incarnation),
@@ -125,7 +125,7 @@ impl Tenants {
         ];
         let segments = 0..=account.segment();
         names.extend(segments.map(|segment| rows::period(incarnation, period, segment)));
-        let (space, meters) = (Space::tenant(incarnation), Space::meters(incarnation));
+        let (space, meters) = (tenant.space(), Space::meters(incarnation));
         let (held, days, rows) = tokio::try_join!(
             self.store.usage(&space),
             self.store.meters(&space, Unit::Day),
@@ -169,10 +169,7 @@ impl Tenants {
         let meters = async {
             match unit {
                 Unit::Day => Ok(days.clone()),
-                unit => {
-                    let space = Space::tenant(incarnation);
-                    self.store.meters(&space, unit).await
-                }
+                unit => self.store.meters(&tenant.space(), unit).await,
             }
         };
         let space = Space::meters(incarnation);

@@ -13,8 +13,8 @@ const STEP: usize = 1024;
 /// A kept entry that is asked for often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hot {
-    /// The tenant's life.
-    pub incarnation: Incarnation,
+    /// The home of the tenant's cache.
+    pub home: Incarnation,
     /// The namespace.
     pub namespace: String,
     /// The key.
@@ -63,7 +63,7 @@ fn leave(hottest: &mut Vec<Candidate>, most: usize) {
 fn hot((uses, space, path): Candidate) -> Option<Hot> {
     let (namespace, key) = std::str::from_utf8(&path).ok()?.split_once(':')?;
     Some(Hot {
-        incarnation: Incarnation::parse(space.name())?,
+        home: Incarnation::parse(space.name())?,
         namespace: namespace.to_owned(),
         key: key.to_owned(),
         uses,

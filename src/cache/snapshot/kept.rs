@@ -22,6 +22,7 @@ const STRIPES: usize = 64;
 
 /// The snapshots of all tenants that were called of late. One for all cores.
 pub(in crate::cache) struct Snapshots {
+    /// By the homes of their caches.
     kept: sync::Cache<Incarnation, Arc<Snapshot>, Weight>,
     /// How often floors were told to have changed, by a hash of the tenant. Held by
     /// whoever changes what is kept, so that no promise outlives what it is on.
@@ -47,50 +48,50 @@ impl Default for Snapshots {
 }
 
 impl Snapshots {
-    pub(in crate::cache) fn get(&self, incarnation: Incarnation) -> Option<Arc<Snapshot>> {
-        self.kept.get(&incarnation)
+    pub(in crate::cache) fn get(&self, home: Incarnation) -> Option<Arc<Snapshot>> {
+        self.kept.get(&home)
     }
 
     /// Waits until no other call of this replica raises floors of the tenant. They
     /// lie in one record, and calls that raced for it would wear each other out.
     pub(in crate::cache) async fn turn(
         &self,
-        incarnation: Incarnation,
+        home: Incarnation,
     ) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        let turn = self.turns.get(self.stripe(incarnation))?;
+        let turn = self.turns.get(self.stripe(home))?;
         Some(turn.lock().await)
     }
 
-    fn stripe(&self, incarnation: Incarnation) -> usize {
-        let stripe = self.hasher.hash_one(incarnation) % STRIPES as u64;
+    fn stripe(&self, home: Incarnation) -> usize {
+        let stripe = self.hasher.hash_one(home) % STRIPES as u64;
         usize::try_from(stripe).unwrap_or_default()
     }
 
-    fn told(&self, incarnation: Incarnation) -> Option<MutexGuard<'_, u64>> {
-        let stripe = self.told.get(self.stripe(incarnation))?;
+    fn told(&self, home: Incarnation) -> Option<MutexGuard<'_, u64>> {
+        let stripe = self.told.get(self.stripe(home))?;
         // A count is whole whoever panicked while holding it.
         Some(stripe.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// To be taken before floors are read that are to be kept with a promise.
-    pub(super) fn token(&self, incarnation: Incarnation) -> Token {
-        Token(self.told(incarnation).map_or(0, |told| *told))
+    pub(super) fn token(&self, home: Incarnation) -> Token {
+        Token(self.told(home).map_or(0, |told| *told))
     }
 
     /// Keeps a snapshot; without its promise, where the floors may have changed
     /// since this token was taken.
     pub(super) fn keep(
         &self,
-        incarnation: Incarnation,
+        home: Incarnation,
         mut snapshot: Snapshot,
         token: Token,
     ) -> Arc<Snapshot> {
-        let told = self.told(incarnation);
+        let told = self.told(home);
         if told.as_ref().is_none_or(|told| **told != token.0) {
             snapshot.vouch = None;
         }
         let now = snapshot.since;
-        match self.kept.get(&incarnation) {
+        match self.kept.get(&home) {
             Some(last) if snapshot.floors.cover(&last.floors) => {
                 (snapshot.since, snapshot.before) = (last.since, last.before.clone());
             }
@@ -98,30 +99,30 @@ impl Snapshots {
             _ => {}
         }
         let snapshot = Arc::new(snapshot);
-        self.kept.insert(incarnation, snapshot.clone());
+        self.kept.insert(home, snapshot.clone());
         snapshot
     }
 
     /// The floors of a space have changed, or may have.
     pub(in crate::cache) fn changed(&self, space: &str) {
-        if let Some(incarnation) = Incarnation::parse(space) {
-            self.pass(incarnation);
+        if let Some(home) = Incarnation::parse(space) {
+            self.pass(home);
         }
     }
 
     /// To be held by whoever changes floors, until it is answered or given up.
-    pub(in crate::cache) fn passing(&self, incarnation: Incarnation) -> Passing<'_> {
-        Passing(self, incarnation)
+    pub(in crate::cache) fn passing(&self, home: Incarnation) -> Passing<'_> {
+        Passing(self, home)
     }
 
     /// Takes the promise back. The snapshot stays: that the space was written
     /// before is worth knowing.
-    fn pass(&self, incarnation: Incarnation) {
-        let Some(mut told) = self.told(incarnation) else {
+    fn pass(&self, home: Incarnation) {
+        let Some(mut told) = self.told(home) else {
             return;
         };
         *told += 1;
-        if let Some(snapshot) = self.kept.get(&incarnation) {
+        if let Some(snapshot) = self.kept.get(&home) {
             let passed = Snapshot {
                 view: snapshot.view,
                 floors: snapshot.floors.clone(),
@@ -129,7 +130,7 @@ impl Snapshots {
                 since: snapshot.since,
                 before: snapshot.before.clone(),
             };
-            self.kept.insert(incarnation, Arc::new(passed));
+            self.kept.insert(home, Arc::new(passed));
         }
     }
 }

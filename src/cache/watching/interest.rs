@@ -21,7 +21,7 @@ impl Cache {
     /// as is set. Where it was not until now, the log tells so.
     pub(super) async fn take_interest(&self, tenancy: &Tenancy) -> Result<()> {
         let linger_ms = u64::try_from(self.settings.watch.linger.as_millis()).unwrap_or(u64::MAX);
-        let _turn = self.memory.snapshots.turn(tenancy.incarnation).await;
+        let _turn = self.memory.snapshots.turn(tenancy.home).await;
         let mut precedence = Precedence::new(&self.store, &tenancy.space);
         for _ in 0..ATTEMPTS {
             // As of now; whether the tenant itself is lost is found out with it.
@@ -41,8 +41,9 @@ impl Cache {
                 Commit::Applied(_) => return Ok(()),
                 Commit::Refused(Refusal::Conflict { write, .. }) => precedence.late(write).await?,
                 Commit::Refused(Refusal::Gone) => {
-                    return Err(Error::no_tenant(&*tenancy.tenant_id));
+                    return Err(tenancy.departed(&self.store).await);
                 }
+                Commit::Refused(Refusal::Fenced) => return Err(Error::RestoreInProgress),
                 Commit::Refused(_) => {}
             }
         }

@@ -47,7 +47,9 @@ impl Cache {
                 Ok(0) => LATEST.min(pause + Duration::from_millis(1)),
                 Ok(PIECE..) => Duration::ZERO,
                 Ok(_) => SOONEST,
-                Err(error @ Error::NotFound { .. }) => return tail.end(error),
+                Err(error @ (Error::NotFound { .. } | Error::RestoreInProgress)) => {
+                    return tail.end(error);
+                }
                 Err(error) => {
                     tracing::debug!(tenant_id = &*tenancy.tenant_id, %error, "log not read");
                     REST
@@ -102,7 +104,7 @@ impl Cache {
                 let Notes { position, .. } = self.store.notes(&tenancy.space, None, 1).await?;
                 (position, None)
             }
-            Err(error @ Error::NotFound { .. }) => (head, Some(error)),
+            Err(error @ (Error::NotFound { .. } | Error::RestoreInProgress)) => (head, Some(error)),
             Err(error) => return Err(error),
         };
         tracing::info!(

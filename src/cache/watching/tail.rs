@@ -39,7 +39,7 @@ impl Watches {
         now: Position,
     ) -> Result<(Seat, Option<Arc<Tail>>)> {
         let mut tails = self.tails();
-        let tail = tails.get(&tenancy.incarnation).cloned();
+        let tail = tails.get(&tenancy.home).cloned();
         let first = tail.is_none();
         let tail = tail.unwrap_or_else(|| Arc::new(Tail::new(tenancy, settings, now)));
         let number = {
@@ -53,7 +53,7 @@ impl Watches {
             number
         };
         if first {
-            tails.insert(tenancy.incarnation, tail.clone());
+            tails.insert(tenancy.home, tail.clone());
         }
         let seat = Seat {
             watches: self.clone(),
@@ -79,7 +79,8 @@ impl fmt::Debug for Watches {
 
 /// What was read of one tenant's log.
 pub(super) struct Tail {
-    incarnation: Incarnation,
+    /// Of the tenant's cache.
+    home: Incarnation,
     scope: String,
     max_bytes: usize,
     state: Mutex<State>,
@@ -131,7 +132,7 @@ pub(super) enum Found {
 impl Tail {
     fn new(tenancy: &Tenancy, settings: &config::Watch, now: Position) -> Self {
         Self {
-            incarnation: tenancy.incarnation,
+            home: tenancy.home,
             scope: tenancy.scope(),
             max_bytes: settings.max_backlog_bytes,
             state: Mutex::new(State {
@@ -296,10 +297,10 @@ impl Drop for Seat {
         if state.seats.is_empty() {
             // Nobody can have sat down meanwhile: that takes the same lock.
             if tails
-                .get(&self.tail.incarnation)
+                .get(&self.tail.home)
                 .is_some_and(|tail| Arc::ptr_eq(tail, &self.tail))
             {
-                tails.remove(&self.tail.incarnation);
+                tails.remove(&self.tail.home);
             }
         } else {
             state.prune();

@@ -4,6 +4,7 @@ use super::{CacheApi, Context, message};
 use crate::{
     cache::{Freshness, Leased},
     error::{Error, Result},
+    grpc::home::at_home,
     proto::v1::{GetOrLeaseRequest, GetOrLeaseResponse},
     tenant::{Access, Permission, Scope},
 };
@@ -20,11 +21,14 @@ impl CacheApi {
         let (namespace, refill) = (&request.namespace, message::refill(&request));
         let admitted = self.admit(context, &request.tenant_id, Access::Write).await;
         let suspended = match admitted {
-            Ok(tenancy) => {
-                let leased = self
-                    .cache
-                    .get_or_lease(&tenancy, namespace, &request.key, &refill)
-                    .await?;
+            Ok(mut tenancy) => {
+                let leased = at_home!(
+                    self,
+                    (context, Access::Write),
+                    tenancy,
+                    self.cache
+                        .get_or_lease(&tenancy, namespace, &request.key, &refill)
+                );
                 return Ok(message::leased(request.key, leased));
             }
             Err(

@@ -21,7 +21,7 @@ use crate::{
         InvalidationEvent, Keys, Tags, WatchInvalidationsRequest, WatchInvalidationsResponse,
         invalidation_event::Target,
     },
-    store::{Cursor, Position},
+    store::{Cursor, Incarnation, Position},
     tenant::{Access, Caller, Tenancy, Tenants, page},
 };
 
@@ -50,6 +50,8 @@ struct Watching {
     /// When the caller's own deadline ends the call.
     until: Option<Instant>,
     leaving: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Whether the tenant's data were elsewhere when the caller was told last.
+    elsewhere: bool,
     /// When the caller was told anything.
     told: Option<Instant>,
     /// When it was last seen that the caller may watch.
@@ -67,7 +69,7 @@ impl CacheApi {
             .admit(&context, &request.tenant_id, Access::Read)
             .await?;
         let reach = Reach::new(&tenancy, &request.namespaces)?;
-        let mut filter = vec![tenancy.space.name().as_bytes().to_vec()];
+        let mut filter = vec![tenancy.incarnation.to_string().into_bytes()];
         filter.extend(
             reach
                 .namespaces()
@@ -75,6 +77,10 @@ impl CacheApi {
                 .map(|name| name.as_bytes().to_vec()),
         );
         let from = open(&self.tenants, &filter, &request.resume_token).await?;
+        let (from, elsewhere) = match from {
+            Some((home, _)) if home.unwrap_or(tenancy.incarnation) != tenancy.home => (None, true),
+            from => (from.map(|(_, position)| position), false),
+        };
         let bearer = match &context.caller {
             Caller::Admin => None,
             Caller::Key(_) => auth::bearer(headers)?.map(SecretString::from),
@@ -92,6 +98,7 @@ impl CacheApi {
             filter,
             until,
             leaving: Box::pin(left(health)),
+            elsewhere,
             told: None,
             looked: Instant::now(),
         };
@@ -116,7 +123,8 @@ impl Watching {
         let told = self.told().await?;
         self.told = Some(Instant::now());
         let listing = listing(&self.filter);
-        let cursor = Cursor(told.position.0.as_bytes().to_vec().into());
+        let place = format!("{}@{}", self.tenancy.home, told.position.0);
+        let cursor = Cursor(place.into_bytes().into());
         let resume_token = self.tenants.seal_page(&listing.page(), &cursor).await?;
         Ok(WatchInvalidationsResponse {
             events: told.changes.into_iter().map(event).collect(),
@@ -134,8 +142,12 @@ impl Watching {
         };
         let mut heartbeat = told + self.heartbeat;
         loop {
+            if std::mem::take(&mut self.elsewhere) {
+                return self.watcher.go_on(&self.tenancy).await;
+            }
             if self.looked.elapsed() >= LOOK {
                 self.look().await?;
+                continue;
             }
             let looked = self.looked + LOOK;
             let until = self.until.unwrap_or_else(|| looked + LOOK);
@@ -146,7 +158,14 @@ impl Watching {
                 () = sleep_until(until), if self.until.is_some() => {
                     return Err(Error::DeadlineExceeded);
                 }
-                told = self.watcher.next() => return told,
+                told = self.watcher.next() => match told {
+                    // Where it is, the next look tells.
+                    Err(Error::RestoreInProgress) => {
+                        sleep_until(looked).await;
+                        self.tenants.look_anew(&self.tenancy.tenant_id);
+                    }
+                    told => return told,
+                },
                 () = sleep_until(heartbeat) => match self.watcher.idle() {
                     Some(told) => return Ok(told),
                     // It says that nothing has changed, which is not known now.
@@ -177,11 +196,15 @@ impl Watching {
             if tenancy.incarnation != self.tenancy.incarnation {
                 return Err(Error::no_tenant(&*self.tenancy.tenant_id));
             }
-            Ok(())
+            Ok(tenancy)
         };
         match allowed.await {
+            Ok(tenancy) => {
+                self.elsewhere |= tenancy.home != self.tenancy.home;
+                self.tenancy = tenancy;
+            }
             // The silence of the store is waited for, in its time.
-            Ok(()) | Err(Error::StoreUnavailable) => {}
+            Err(Error::StoreUnavailable) => {}
             Err(error) => return Err(error),
         }
         self.looked = Instant::now();
@@ -205,8 +228,13 @@ impl Bound<'_> {
     }
 }
 
-/// The place that a resume_token stands for; `None` for the empty one.
-async fn open(tenants: &Tenants, filter: &[Vec<u8>], token: &str) -> Result<Option<Position>> {
+/// The place that a resume_token stands for, and the home of the cache that it is in
+/// (where the token tells none, the first); `None` for the empty one.
+async fn open(
+    tenants: &Tenants,
+    filter: &[Vec<u8>],
+    token: &str,
+) -> Result<Option<(Option<Incarnation>, Position)>> {
     let opened = tenants.open_page(&listing(filter).page(), token).await;
     let cursor = opened.map_err(|error| match error {
         Error::InvalidPageToken => Error::InvalidResumeToken,
@@ -214,7 +242,13 @@ async fn open(tenants: &Tenants, filter: &[Vec<u8>], token: &str) -> Result<Opti
     })?;
     let position = cursor.map(|cursor| {
         let text = std::str::from_utf8(&cursor.0).map_err(|_| Error::InvalidResumeToken)?;
-        Ok(Position(text.into()))
+        Ok(match text.split_once('@') {
+            Some((home, position)) => {
+                let home = Incarnation::parse(home).ok_or(Error::InvalidResumeToken)?;
+                (Some(home), Position(position.into()))
+            }
+            None => (None, Position(text.into())),
+        })
     });
     position.transpose()
 }

@@ -9,7 +9,7 @@ use super::{
     super::{
         Action, Batch, Check, Expiry, Key, Limits, MAX_EXPIRE_MS, MAX_NOTE_BYTES, Metric, Mode,
         Outcome, Record, Refusal, Renewal, Step, Table, Usage, View, Write, bucket_ms, charge,
-        space::ERA_EPOCHS,
+        misuse, space::ERA_EPOCHS,
     },
     fault::{Fault, Result},
     layout::{self, Head},
@@ -70,6 +70,10 @@ pub(super) fn examine(batch: &Batch) -> Result<()> {
             note.len()
         )));
     }
+    if let Some(Step::Inherit(inheritance)) = &batch.step {
+        misuse::inheritance(batch, inheritance)
+            .map_err(|error| Fault::Misuse(error.to_string()))?;
+    }
     let mut keys = HashSet::with_capacity(batch.writes.len());
     for write in &batch.writes {
         if write.key.path.is_empty() {
@@ -113,6 +117,9 @@ pub(super) fn decide(
     if state.gone_ms > 0 {
         return Ok(Decision::Refuse(Refusal::Gone));
     }
+    if state.fenced_ms > 0 && batch.step != Some(Step::Remove) {
+        return Ok(Decision::Refuse(Refusal::Fenced));
+    }
     let now = state.view();
     let passed = |view: View| {
         view.generation != now.generation
@@ -152,7 +159,7 @@ pub(super) fn decide(
         ..
     } = attempt;
     let usage = state.usage();
-    if let Some(step) = batch.step {
+    if let Some(step) = &batch.step {
         take(&mut state, step, now_ms);
     }
     state.epoch = state.epoch.max(1);
@@ -170,23 +177,35 @@ pub(super) fn decide(
     })))
 }
 
-fn take(state: &mut State, step: Step, now_ms: u64) {
-    state.epoch += 1;
+fn take(state: &mut State, step: &Step, now_ms: u64) {
     match step {
-        Step::Epoch => return,
+        Step::Fence => {
+            state.fenced_ms = now_ms.max(1);
+            return;
+        }
+        Step::Inherit(inheritance) => {
+            state.sequence = state.sequence.max(inheritance.version);
+            return;
+        }
+        Step::Epoch => {
+            state.epoch += 1;
+            return;
+        }
         Step::Era => {
+            state.epoch += 1;
             state.epoch = state.epoch.next_multiple_of(ERA_EPOCHS);
             return;
         }
         Step::Generation | Step::Remove => {}
     }
+    state.epoch += 1;
     state.generation += 1;
     state.orphaned += state.bytes;
     state.orphans_watermark = state.watermark;
     state.entries = 0;
     state.bytes = 0;
     state.due = 0;
-    if step == Step::Remove {
+    if *step == Step::Remove {
         state.gone_ms = now_ms.max(1);
     }
 }

@@ -1,6 +1,7 @@
 //! The tables within one write transaction: applies what was decided and keeps
 //! the counters true. It does not know about threads, durability or callers.
 
+mod inherit;
 mod keeping;
 mod lease;
 mod removal;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use redb::{ReadableTable, Table as Rows, WriteTransaction};
 
 use super::{
-    super::{Applied, Batch, Commit, Key, Metered, Reading, Space, charge},
+    super::{Applied, Batch, Commit, Key, Metered, Reading, Space, Step, charge},
     decision::{self, After, Change, Decision, Known},
     fault::{Fault, Result},
     layout::{self, BUCKETS, EXPIRIES, Head, META, OPENINGS, RECORDS, SPACES},
@@ -105,6 +106,11 @@ impl<'t> Ledger<'t> {
             self.apply(&prefix, &state, change)?;
         }
         self.meter(&prefix, &mut plan.state, batch, state.bytes, now_ms)?;
+        if let Some(Step::Inherit(inheritance)) = &batch.step
+            && let Some(heritage) = &inheritance.meters
+        {
+            self.take_over(&prefix, &mut plan.state, heritage, now_ms)?;
+        }
         self.states.insert(space.clone(), plan.state);
         let changed = plan.changes.into_iter().map(|change| change.suffix);
         self.changed

@@ -70,7 +70,7 @@ impl Snapshot {
             .iter()
             .map(|key| self.record(&state, &prefix, generation, key, &there));
         Ok(Read {
-            view: state.view(),
+            view: state.seen(),
             records: records.collect::<Result<_>>()?,
         })
     }
@@ -110,7 +110,7 @@ impl Snapshot {
         }
         let state = read_state(&self.spaces, space)?;
         let mut page = Page {
-            view: state.view(),
+            view: state.seen(),
             items: Vec::new(),
             next: None,
         };

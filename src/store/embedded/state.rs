@@ -39,17 +39,21 @@ pub(super) struct State {
     pub(super) expired: u64,
     /// Its meters after the last move; at 0 where nothing ever moved them.
     pub(super) reading: Reading,
+    /// Since when it takes no more writes; 0 while it does.
+    pub(super) fenced_ms: u64,
 }
 
 /// Words of states that knew no meters, or not what expired.
 const FORMER_WORDS: [usize; 2] = [11, 16];
-/// Words of a state.
+/// Words of a state, but for that of a space that is fenced: a release that knows no
+/// fence must not write there.
 const WORDS: usize = 17;
+const FENCED_WORDS: usize = WORDS + 1;
 
 impl State {
-    pub(super) fn encode(&self) -> [u8; WORDS * 8] {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let (high, low) = halves(self.reading.byte_ms);
-        encode([
+        let mut encoded: Vec<u8> = encode::<WORDS, { WORDS * 8 }>([
             self.epoch,
             self.generation,
             self.sequence,
@@ -68,9 +72,20 @@ impl State {
             self.reading.bytes,
             self.expired,
         ])
+        .into();
+        if self.fenced_ms > 0 {
+            encoded.extend_from_slice(&self.fenced_ms.to_le_bytes());
+        }
+        encoded
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (bytes, fenced_ms) = match bytes.split_last_chunk() {
+            Some((rest, fenced)) if bytes.len() == FENCED_WORDS * 8 => {
+                (rest, u64::from_le_bytes(*fenced))
+            }
+            _ => (bytes, 0),
+        };
         let mut whole = [0; WORDS * 8];
         if FORMER_WORDS.contains(&(bytes.len() / 8)) && bytes.len().is_multiple_of(8) {
             whole.get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -108,6 +123,7 @@ impl State {
             orphans_watermark,
             due,
             gone_ms,
+            fenced_ms,
             expired,
             reading: Reading {
                 at_ms,
@@ -122,6 +138,15 @@ impl State {
         View {
             epoch: self.epoch,
             generation: self.generation,
+        }
+    }
+
+    /// The view that readers are shown.
+    pub(super) fn seen(&self) -> View {
+        if self.gone_ms > 0 {
+            View::GONE
+        } else {
+            self.view()
         }
     }
 
@@ -192,6 +217,11 @@ mod tests {
         };
         assert_eq!(State::decode(&state.encode()), Some(state));
         assert_eq!(State::decode(b"short"), None);
+        let fenced = State {
+            fenced_ms: 16,
+            ..state
+        };
+        assert_eq!(State::decode(&fenced.encode()), Some(fenced));
         let metered = State {
             expired: 0,
             ..state
@@ -202,7 +232,7 @@ mod tests {
             ..metered
         };
         assert_eq!(State::decode(&state.encode()[..88]), Some(unmetered));
-        for bytes in [87, 96, 120, 135] {
+        for bytes in [87, 96, 120, 135, 152] {
             assert_eq!(State::decode(&state.encode()[..bytes]), None, "{bytes}");
         }
     }

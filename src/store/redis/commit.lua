@@ -28,10 +28,11 @@ local mode, viewed, epoch, generation, max_entries, max_bytes, step, changes,
 local n = (#ARGV - 1) / 2
 -- Epochs of an era, as ERA_EPOCHS has it.
 local ERA = 1048576
-local era = step == 4
-if era then step = 1 end
+local era, fence = step == 4, step == 5
+if era or fence then step = 1 end
 
 if removed == 1 then return 'G' end
+if removed == 2 and step ~= 3 and mode ~= 2 then return 'W' end
 if (viewed == 1 and epoch ~= ep)
   or (viewed == 3 and (epoch > ep or ep - ep % ERA > epoch))
   or (viewed > 0 and generation ~= gen) then
@@ -95,7 +96,7 @@ if due > 0 then
     local first = call('ZRANGE', KEYS[2], 0, 0)
     due = first[1] and tonumber(first[1]) or 0
     unreaped = due > 0 and due < now
-    call('SET', KEYS[1], pack(STATE, 3, 0, ep, gen, seq, bytes, entries, orphaned, mark, due,
+    call('SET', KEYS[1], pack(STATE, removed == 2 and 4 or 3, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
       at, integral_high, integral_low, operations, carried_high, carried_low, expired))
     -- 'M': usage may turn out lower, and the meters would pass over buckets' ends;
     -- the caller reaps on and comes again.
@@ -391,7 +392,8 @@ if step > 1 then
   call('UNLINK', KEYS[2], KEYS[3])
   gen = gen + 1
 end
-if step > 0 then ep = era and ep - ep % ERA + ERA or ep + 1 end
+if fence then removed = 2 elseif step == 3 then removed = 1 end
+if step > 0 and not fence then ep = era and ep - ep % ERA + ERA or ep + 1 end
 if ep == 0 and mode ~= 2 then ep = 1; dirty = true end
 
 if step == 3 then
@@ -399,7 +401,7 @@ if step == 3 then
   call('UNLINK', KEYS[4])
 end
 
-local saved = pack(STATE, 3, step == 3 and 1 or 0, ep, gen, seq, bytes, entries, orphaned, mark,
+local saved = pack(STATE, removed == 2 and 4 or 3, removed, ep, gen, seq, bytes, entries, orphaned, mark,
   due, at, integral_high, integral_low, operations, carried_high, carried_low, expired)
 if step == 3 then
   call('SET', KEYS[1], saved, 'PX', 3600000)

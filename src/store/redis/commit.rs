@@ -13,7 +13,7 @@ use super::{
     wire::{self, Basis, Way},
 };
 use crate::store::{
-    Action, Batch, Error, Key, MAX_NOTE_BYTES, Mode, Result, Space, Step, Table, Write,
+    Action, Batch, Error, Key, MAX_NOTE_BYTES, Mode, Result, Space, Step, Table, Write, misuse,
 };
 
 /// Writes of one batch, at most; a script is not to run for long.
@@ -126,6 +126,9 @@ pub(super) fn check(batch: &Batch) -> Result<()> {
             "a note of {} bytes; at most {MAX_NOTE_BYTES}",
             note.len()
         ));
+    }
+    if let Some(Step::Inherit(inheritance)) = &batch.step {
+        misuse::inheritance(batch, inheritance)?;
     }
     let mut seen = HashSet::new();
     for Write {

@@ -75,7 +75,7 @@ impl Redis {
             (items, next) = (Vec::new(), None);
         }
         Ok(Page {
-            view: state.view,
+            view: state.seen(),
             items,
             next: next.filter(|_| paths >= query.limit),
         })
@@ -133,7 +133,7 @@ impl Redis {
         let (state, shown) = self.show(space, &names, query.value_bytes).await?;
         if state.removed {
             return Ok(Page {
-                view: state.view,
+                view: state.seen(),
                 items: Vec::new(),
                 next: None,
             });
@@ -146,7 +146,7 @@ impl Redis {
         }
         let next = (!end || !place.pending.is_empty()).then(|| place.write());
         Ok(Page {
-            view: state.view,
+            view: state.seen(),
             items,
             next,
         })

@@ -12,7 +12,7 @@ use super::{
 use crate::store::{Meters, Result, Space, Unit};
 
 /// Openings that a page of state.lua has room for.
-const PAGE: u64 = 60;
+pub(super) const PAGE: u64 = 60;
 
 impl Redis {
     /// See [`crate::store::Store::meters`].
@@ -61,7 +61,7 @@ impl Redis {
 }
 
 /// A unit's mark in the names of pages. Never changes.
-fn mark(unit: Unit) -> &'static [u8] {
+pub(super) fn mark(unit: Unit) -> &'static [u8] {
     match unit {
         Unit::Minute => b"m",
         Unit::Hour => b"h",

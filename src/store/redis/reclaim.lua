@@ -85,7 +85,7 @@ if state then
     end
     at = now
   end
-  local saved = pack(STATE, 3, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
+  local saved = pack(STATE, removed == 2 and 4 or 3, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
     at, integral_high, integral_low, operations, carried_high, carried_low, expired)
   if gone then
     -- The mark of the removed space stays for an hour after the last visit.

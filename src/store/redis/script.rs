@@ -63,6 +63,8 @@ pub(super) struct Scripts {
     pub(super) lease: Script,
     pub(super) meters: Script,
     pub(super) log: Script,
+    /// Needs hardly more memory than what it replaces.
+    pub(super) inherit: Script,
 }
 
 impl Scripts {
@@ -82,10 +84,14 @@ impl Scripts {
             lease: Script::new("allow-oom", include_str!("lease.lua")),
             meters: Script::new("no-writes", include_str!("meters.lua")),
             log: Script::new("allow-oom", include_str!("log.lua")),
+            inherit: Script::new(
+                "allow-oom",
+                concat!(include_str!("state.lua"), include_str!("inherit.lua")),
+            ),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 11] {
+    pub(super) fn all(&self) -> [&Script; 12] {
         [
             &self.commit,
             &self.release,
@@ -98,6 +104,7 @@ impl Scripts {
             &self.lease,
             &self.meters,
             &self.log,
+            &self.inherit,
         ]
     }
 }

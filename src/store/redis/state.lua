@@ -5,7 +5,8 @@
 -- The meters stand as of the last move, at `at`. The bytes carried, and the integral
 -- of bytes held over time, outgrow Lua's exact numbers, so each is kept in two:
 -- wholes of 2^48 and the rest. Whoever changes `bytes` advances the integral first,
--- with what was held. A function costs each variable that it shares with its
+-- with what was held. `removed` is 1 where the space was, and 2 where it is fenced: then
+-- the format is 4, which a release that knows no fence refuses. A function costs each variable that it shares with its
 -- script, on every call; so these share next to none.
 
 local call, KEYS, ARGV = redis.call, KEYS, ARGV
@@ -18,7 +19,7 @@ local at, integral_high, integral_low, operations, carried_high, carried_low = 0
 local expired = 0
 if state then
   local format
-  if #state == 92 and byte(state) == 3 then
+  if #state == 92 and (byte(state) == 3 or byte(state) == 4) then
     format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
       at, integral_high, integral_low, operations, carried_high, carried_low, expired =
       unpack_bytes(STATE, state)

@@ -1,7 +1,7 @@
 //! What state.lua keeps of a space: its view, counters and meters, and the openings
 //! of units of time. It does not know what moves them.
 
-use bytes::Buf;
+use bytes::{Buf, BufMut, BytesMut};
 
 use super::fault;
 use crate::store::{Opening, Reading, Result, Usage, View};
@@ -9,6 +9,8 @@ use crate::store::{Opening, Reading, Result, Usage, View};
 /// The format of states, and of those before it: without what expired, and
 /// without meters.
 const FORMAT: u8 = 3;
+/// The same of a space that is fenced: a release that knows no fence must not write.
+const FENCED_FORMAT: u8 = 4;
 const METERED_FORMAT: u8 = 2;
 const FORMER_FORMAT: u8 = 1;
 const FORMER_BYTES: usize = 2 + 6 + 6 + 7 + 7 + 6 + 7 + 6 + 6;
@@ -39,12 +41,12 @@ impl State {
             return Ok(Self::default());
         };
         let (metered, expiring) = match (stored.get_u8(), stored.len() + 1) {
-            (FORMAT, STATE_BYTES..) => (true, true),
+            (FORMAT | FENCED_FORMAT, STATE_BYTES..) => (true, true),
             (METERED_FORMAT, METERED_BYTES..) => (true, false),
             (FORMER_FORMAT, FORMER_BYTES..) => (false, false),
             _ => return Err(fault::corrupt("the state of a space is unreadable")),
         };
-        let removed = stored.get_u8() != 0;
+        let removed = stored.get_u8() == 1;
         let view = View {
             epoch: stored.get_uint(6),
             generation: stored.get_uint(6),
@@ -72,6 +74,11 @@ impl State {
             last,
             expired,
         })
+    }
+
+    /// The view that readers are shown.
+    pub(super) fn seen(&self) -> View {
+        if self.removed { View::GONE } else { self.view }
     }
 
     /// Bytes held since the meters' last move.
@@ -105,6 +112,33 @@ fn reading(stored: &mut &[u8]) -> Reading {
 /// The start of the unit, the reading before it, and what was held from then on.
 const OPENING_BYTES: usize = 6 + 6 + 6 + 6 + 7 + 8 + 7;
 
+/// The wholes of 2^48 of an integral, and the rest.
+pub(super) fn halves(byte_ms: u128) -> (u64, u64) {
+    let rest = byte_ms & ((1 << 48) - 1);
+    // Both have 48 bits: no space holds so much for so long that they would not do.
+    (
+        u64::try_from(byte_ms >> 48).unwrap_or(u64::MAX),
+        u64::try_from(rest).unwrap_or_default(),
+    )
+}
+
+/// Writes an opening as [`openings`] reads it.
+pub(super) fn put_opening(out: &mut BytesMut, opening: &Opening) {
+    let Opening {
+        start_ms,
+        before,
+        held_bytes,
+    } = opening;
+    let (high, low) = halves(before.byte_ms);
+    out.put_uint(*start_ms, 6);
+    out.put_uint(before.at_ms, 6);
+    out.put_uint(high, 6);
+    out.put_uint(low, 6);
+    out.put_uint(before.operations, 7);
+    out.put_u64(before.bytes);
+    out.put_uint(*held_bytes, 7);
+}
+
 /// Openings as they lie in their pages, one behind the other.
 pub(super) fn openings(pages: &[u8]) -> Result<Vec<Opening>> {
     let (openings, rest) = pages.as_chunks::<OPENING_BYTES>();
@@ -127,8 +161,6 @@ pub(super) fn openings(pages: &[u8]) -> Result<Vec<Opening>> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
-    use bytes::{BufMut, BytesMut};
-
     use super::*;
     use crate::store::Error;
 
@@ -171,7 +203,7 @@ mod tests {
             stored(1, &[])[..52].to_vec(),
             stored(2, &[0; 32]).to_vec(),
             stored(3, &[0; 38]).to_vec(),
-            stored(4, &[0; 39]).to_vec(),
+            stored(5, &[0; 38]).to_vec(),
         ] {
             assert!(matches!(State::read(Some(&bad)), Err(Error::Corrupt(_))));
         }
@@ -208,6 +240,9 @@ mod tests {
         };
         let twice = [&page[..], &page[..]].concat();
         assert_eq!(openings(&twice).unwrap(), [opening, opening]);
+        let mut again = BytesMut::new();
+        put_opening(&mut again, &opening);
+        assert_eq!(again, page);
         assert!(matches!(openings(&twice[1..]), Err(Error::Corrupt(_))));
     }
 }

@@ -144,6 +144,9 @@ pub(super) fn batch(
         Some(Step::Generation) => 2,
         Some(Step::Remove) => 3,
         Some(Step::Era) => 4,
+        Some(Step::Fence) => 5,
+        // It goes by a script of its own.
+        Some(Step::Inherit(_)) => 0,
     });
     out.put_uint(changes as u64, 2);
     out.put_uint(batch.metered.operations.min((1 << 48) - 1), 6);
@@ -302,6 +305,7 @@ pub(super) fn answer(mut answer: &[u8], batch: &Batch, exact: bool) -> Result<An
             generation: answer.get_uint(6),
         })),
         b'G' => Commit::Refused(Refusal::Gone),
+        b'W' => Commit::Refused(Refusal::Fenced),
         b'M' => return Ok(Answer::Again),
         _ => return Err(unreadable()),
     }))

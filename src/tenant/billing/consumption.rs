@@ -32,8 +32,7 @@ impl Tenants {
     ) -> Result<Consumption> {
         // A space that was never written has no moment of its own.
         let now_ms = self.store.now_ms();
-        let space = Space::tenant(tenant.incarnation);
-        let meters = self.store.meters(&space, Unit::Day).await?;
+        let meters = self.meters(tenant, Unit::Day).await?;
         let spans = spans(&tenant.plans(), &meters, period, left_with);
         let settings = self.settings.load();
         let mut parts: Vec<Part> = spans

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    store::{Incarnation, Reading, Space, Unit},
+    store::{Meters, Reading, Space, Unit},
     tenant::{Account, Period, Tenant, Tenants, rows},
 };
 
@@ -109,7 +109,7 @@ impl Tenants {
         let Some(last) = segments.last().filter(|last| last.plan != after.plan) else {
             return Ok(());
         };
-        let reading = self.reading(before.incarnation).await?;
+        let reading = self.reading(before).await?;
         let start_ms = reading.at_ms.max(last.start_ms);
         let begun = Segment::of(
             last.number.saturating_add(1),
@@ -136,11 +136,10 @@ impl Tenants {
     }
 
     /// The meters of a tenant's space now.
-    pub(in crate::tenant) async fn reading(&self, incarnation: Incarnation) -> Result<Reading> {
+    pub(in crate::tenant) async fn reading(&self, tenant: &Tenant) -> Result<Reading> {
         // A space that was never written has no moment of its own.
         let now_ms = self.store.now_ms();
-        let space = Space::tenant(incarnation);
-        let reading = self.store.meters(&space, Unit::Day).await?.now();
+        let reading = self.meters(tenant, Unit::Day).await?.now();
         Ok(match reading.at_ms {
             0 => Reading {
                 at_ms: now_ms,
@@ -148,6 +147,23 @@ impl Tenants {
             },
             _ => reading,
         })
+    }
+
+    /// The meters of a tenant's space, wherever a restore has put it since this record
+    /// of it was read: with its space go the meters that its new one has taken over.
+    pub(in crate::tenant) async fn meters(&self, tenant: &Tenant, unit: Unit) -> Result<Meters> {
+        let meters = self.store.meters(&tenant.space(), unit).await?;
+        if meters.last.at_ms > 0 {
+            return Ok(meters);
+        }
+        match self.find_tenant(&tenant.tenant_id).await? {
+            Some((now, _))
+                if now.incarnation == tenant.incarnation && now.home() != tenant.home() =>
+            {
+                Ok(self.store.meters(&now.space(), unit).await?)
+            }
+            _ => Ok(meters),
+        }
     }
 
     /// The oldest period of a tenant up to this one that is not closed.

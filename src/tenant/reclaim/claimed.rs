@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Claim, Job, SETTLED_MS, Sweep, Work, remove};
+use super::{Claim, Job, SETTLED_MS, Site, Sweep, Work, remove};
 use crate::{
     error::Result,
     store::{
@@ -34,6 +34,7 @@ pub(super) struct Claimed {
     path: Bytes,
     version: u64,
     job: Job,
+    site: Site,
     me: String,
     /// When it was claimed last.
     claimed: Instant,
@@ -41,11 +42,12 @@ pub(super) struct Claimed {
 
 impl Claimed {
     /// A job that was found at this version.
-    pub(super) fn new(path: Bytes, version: u64, job: Job, me: &str) -> Self {
+    pub(super) fn new(path: Bytes, version: u64, job: Job, site: Site, me: &str) -> Self {
         Self {
             path,
             version,
             job,
+            site,
             me: me.to_owned(),
             claimed: Instant::now(),
         }
@@ -69,12 +71,13 @@ impl Claimed {
         if !self.claim(store).await? {
             return Ok(false);
         }
-        let space = Space::tenant(self.job.incarnation);
         let mut after: Option<Cursor> = None;
         let (mut entries, mut bytes) = (0, 0);
         loop {
             let began = Instant::now();
-            let reclaimed = store.reclaim(&space, what.clone(), after, STEP).await?;
+            let reclaimed = store
+                .reclaim(&self.site.space, what.clone(), after, STEP)
+                .await?;
             entries += reclaimed.entries;
             bytes += reclaimed.bytes;
             after = reclaimed.next;
@@ -97,11 +100,11 @@ impl Claimed {
     /// Removes what is hidden in the space, until nothing is. False where there is
     /// work left, or another took the job.
     pub(super) async fn sweep(mut self, store: &Handle, sweep: &impl Sweep) -> Result<bool> {
-        let space = Space::tenant(self.job.incarnation);
-        let Some(mut walk) = sweep.begin(store, &space).await? else {
+        let site = self.site.clone();
+        let Some(mut walk) = sweep.begin(store, &site).await? else {
             // What the job was left for is removed, or still on its way.
             let settled = self.job.create_ms.saturating_add(SETTLED_MS) < store.now_ms();
-            if settled && sweep.bar(store, &space).await? {
+            if settled && sweep.bar(store, &site).await? {
                 remove(store, self.path, self.version).await?;
             }
             return Ok(false);
@@ -111,10 +114,10 @@ impl Claimed {
         }
         loop {
             let began = Instant::now();
-            if !sweep.step(store, &space, &mut walk).await? {
+            if !sweep.step(store, &site, &mut walk).await? {
                 // More may have been hidden meanwhile. Where nothing is, a step that
                 // was on its way when this job was left has been taken or overtaken.
-                match sweep.begin(store, &space).await? {
+                match sweep.begin(store, &site).await? {
                     Some(another) => walk = another,
                     None => break,
                 }

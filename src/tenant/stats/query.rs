@@ -129,7 +129,7 @@ impl Tenants {
             None => Subject::Tenant(incarnation),
         };
         let names = rows(&subject, self.store.now_ms());
-        let (space, meters) = (Space::tenant(incarnation), Space::meters(incarnation));
+        let (space, meters) = (tenant.space(), Space::meters(incarnation));
         let held = async {
             match namespace {
                 Some(_) => Ok(None),

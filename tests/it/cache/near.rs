@@ -478,7 +478,7 @@ async fn what_is_pulled_is_kept_and_the_hottest_are_told() {
     let hot = near.hottest(2);
     let names: Vec<_> = hot.iter().map(|hot| (&*hot.namespace, &*hot.key)).collect();
     assert_eq!(names, [("default", "c"), ("default", "b")]);
-    assert!(hot.iter().all(|hot| hot.incarnation == tenant.incarnation));
+    assert!(hot.iter().all(|hot| hot.home == tenant.home));
     assert_eq!((hot[0].uses, near.hottest(9).len()), (9, 3));
     assert!(near.hottest(0).is_empty());
 }

@@ -19,6 +19,7 @@ mod meters;
 mod reclaim;
 mod renewal;
 mod steps;
+mod succession;
 mod tally;
 pub mod watch;
 
@@ -111,6 +112,14 @@ crate::store::on_every_backend!(cases, {
         a_generation_step_hides_every_entry
         a_generation_step_keeps_control_records
         a_removed_space_stays_gone;
+    succession:
+        a_fenced_space_is_read_and_not_written
+        what_is_due_when_a_fenced_space_goes_keeps_the_fence
+        a_removed_space_shows_a_view_of_its_own
+        versions_go_on_above_what_is_inherited
+        meters_go_on_from_what_is_inherited
+        borders_are_told_as_they_were_inherited
+        misuse_of_inheritance_is_named;
     reclaim:
         orphans_are_removed_in_bounded_steps
         orphans_of_a_removed_space_are_all_records

@@ -86,7 +86,7 @@ impl Pair {
                 Mode::Whole
             },
             limits: commitment.limits,
-            step: commitment.step,
+            step: commitment.step.clone(),
             ..Batch::of(writes)
         };
         let what = format!("{batch:?}");

@@ -91,7 +91,10 @@ fn metering(operation: &mut Operation, metered: Table) {
                 .writes
                 .iter_mut()
                 .for_each(|draft| table(&mut draft.key.table));
-            commitment.step = commitment.step.filter(|step| *step != Step::Generation);
+            commitment.step = commitment
+                .step
+                .take()
+                .filter(|step| *step != Step::Generation);
         }
         Operation::Ending(ending) => ending.iter_mut().for_each(|(key, _)| table(&mut key.table)),
         Operation::List { table: listed, .. } => table(listed),
