@@ -1,7 +1,7 @@
 # The commands of this repository; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak staleness stampede lint bench warm-rate warm-start tools
+.PHONY: help run test soak staleness stampede lint bench warm-rate warm-start reload-load tools
 
 # The last commit of main that is not the one being checked.
 base = $(shell for branch in origin/main main; do \
@@ -57,6 +57,10 @@ SEED ?= 1
 warm-start: ## Show hits near and at the origin around a restart; SEED=1 (about 2 minutes).
 	@tests/tools redis
 	cargo bench --bench warm -- start --seed $(SEED)
+
+reload-load: ## Show a load with and without a reload every second (about 3 minutes).
+	@tests/tools redis
+	cargo bench --bench rpc -- --part reload --rounds 5
 
 tools:
 	@tests/tools redis python

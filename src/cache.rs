@@ -64,18 +64,22 @@ use crate::{config, store};
 pub struct Cache {
     store: store::Handle,
     memory: Arc<Memory>,
-    settings: Arc<config::Cache>,
+    settings: config::Live<config::Cache>,
     /// Of this core.
     flights: Arc<lease::Flights>,
 }
 
 impl Cache {
     /// A cache in `store`. Cores share the memory; each has its own handle.
-    pub fn new(store: store::Handle, memory: Arc<Memory>, settings: Arc<config::Cache>) -> Self {
+    pub fn new(
+        store: store::Handle,
+        memory: Arc<Memory>,
+        settings: impl Into<config::Live<config::Cache>>,
+    ) -> Self {
         Self {
             store,
             memory,
-            settings,
+            settings: settings.into(),
             flights: Arc::default(),
         }
     }

@@ -16,6 +16,7 @@ mod resume;
 mod serve;
 mod server_info;
 mod settings;
+mod state;
 mod tenant;
 
 use std::process::ExitCode;
@@ -70,9 +71,13 @@ enum Command {
     Whoami,
     /// Tell what the server is and what it allows.
     Info,
-    /// Check the settings `serve` would use, or print them.
+    /// Check the settings `serve` would use, print them, or compare them with those of
+    /// a running server.
     #[command(subcommand)]
     Config(settings::Command),
+    /// Let a server read its configuration anew.
+    #[command(subcommand)]
+    State(state::Command),
 }
 
 /// Does what the arguments of this process say; the exit code is the answer.
@@ -88,6 +93,7 @@ pub fn run() -> ExitCode {
         Command::Billing(command) => client::run(command.run(&global)),
         Command::Health(health) => client::run(health.run(&global)),
         Command::Whoami => client::run(server_info::whoami(&global)),
+        Command::State(command) => client::run(command.run(&global)),
         Command::Info => client::run(server_info::info(&global)),
     };
     match done {

@@ -13,6 +13,8 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 mod cache;
+mod effect;
+mod live;
 mod load;
 mod master_key;
 mod plan;
@@ -20,12 +22,15 @@ mod price;
 mod problem;
 mod schema;
 mod source;
+mod succession;
 mod unit;
 mod validate;
 mod watch;
 mod when_down;
 
 pub use cache::{Cache, Compression, Lease, Near, WarmStart};
+pub use effect::{Effect, effect};
+pub use live::Live;
 pub use load::{Loaded, Setting, load};
 pub use master_key::{HOW_TO_MAKE, MASTER_KEY_BYTES, MasterKey, is_master_key_id};
 pub use plan::{
@@ -36,6 +41,7 @@ pub use price::{Billing, BytesPrice, HoursPrice, MAX_PRICE_MICROS, Price, Prices
 pub use problem::{Origin, Problem, Problems};
 pub use schema::DEFAULTS;
 pub use source::{Flag, Sources};
+pub use succession::{Change, Succession, means_the_same};
 pub use unit::{read_duration, read_size};
 pub use watch::Watch;
 pub use when_down::{WhenDown, WhenStoreIsDown};
@@ -89,6 +95,17 @@ pub struct Config {
     pub cache: Cache,
     /// Logging.
     pub log: Log,
+    /// Reading all of this anew.
+    pub reload: Reload,
+}
+
+/// Reading the configuration anew.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {
+    /// Whether a change of the file is noticed.
+    #[serde(deserialize_with = "unit::switch")]
+    pub watch_file: bool,
 }
 
 /// The listeners and their limits.

@@ -102,6 +102,14 @@ pub enum Error {
     /// The request id was used for other content.
     #[error("request_id: used before, for another request")]
     RequestIdReused,
+    /// Another configuration is in force than the caller expects.
+    #[error("expected_version: {expected}, but version {version} is in force; read it again")]
+    ConfigRejected {
+        /// The version that was expected.
+        expected: i64,
+        /// The one in force.
+        version: i64,
+    },
     /// A condition of the request does not hold.
     #[error("{subject}: {description}")]
     ConditionNotMet {

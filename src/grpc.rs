@@ -38,7 +38,7 @@ pub use health::{Api as HealthApi, Health, Stage};
 pub use layer::Layer;
 pub use limits::InFlight;
 pub use routes::Routes;
-pub use state::{Api as StateApi, Info};
+pub use state::{About, Api as StateApi};
 pub use status::status;
 pub use tenant::TenantApi;
 

@@ -6,15 +6,15 @@ mod background;
 mod connection;
 mod core;
 mod listener;
+mod live;
 mod preface;
 mod probes;
 mod stores;
 mod turn;
 mod warming;
 
-use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
-use arc_swap::ArcSwap;
 use futures::{StreamExt, stream::FuturesUnordered};
 use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::oneshot, time::sleep};
@@ -22,8 +22,9 @@ use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 use self::{core::Core, listener::Cores, stores::Stores};
 use crate::{
     cache::{Cache, Memory},
-    config::{self, Config, Loaded},
-    grpc::{Health, InFlight, Info, Stage},
+    config::{self, Config, Loaded, Sources},
+    grpc::{About, Health, InFlight, Stage},
+    state::Configuration,
     store::{self, Counters, Watcher},
     tenant::{Directory, Masters, Tenants},
 };
@@ -88,21 +89,21 @@ pub struct Server {
 
 /// What the threads of a server share.
 struct Parts {
+    /// As the server was started; what can be reloaded is in `live`.
     config: Config,
+    configuration: Arc<Configuration>,
+    live: Arc<live::Parts>,
     stores: Stores,
     admin_key: SecretString,
     health: Arc<Health>,
-    info: Arc<Info>,
+    about: About,
     in_flight: InFlight,
     /// What is known of tenants and keys.
     directory: Arc<Directory>,
-    plans: Arc<ArcSwap<config::Tenant>>,
-    billing: Arc<ArcSwap<config::Billing>>,
     /// What wraps the data keys of encrypted tenants.
     masters: Arc<Masters>,
     /// What is remembered of tenants' caches.
     memory: Arc<Memory>,
-    cache: Arc<config::Cache>,
     /// Calls to the store on behalf of callers.
     counters: Arc<Counters>,
     reflection: bool,
@@ -122,27 +123,28 @@ impl Parts {
         Tenants::new(
             store,
             self.directory.clone(),
-            self.plans.clone(),
+            self.live.plans.clone(),
             self.admin_key.clone(),
         )
-        .billed(self.billing.clone())
-        .encrypted(self.masters.clone(), self.config.encryption.enabled)
+        .billed(self.live.billing.clone())
+        .encrypted(self.masters.clone(), self.live.encrypts_all.clone())
     }
 
     /// The cache, by way of this handle to its store.
     fn cache(&self, store: store::Handle) -> Cache {
-        Cache::new(store, self.memory.clone(), self.cache.clone())
+        Cache::new(store, self.memory.clone(), self.live.cache.clone())
     }
 }
 
 impl Server {
     /// Checks what is configured, binds the addresses and opens the store. A
-    /// Redis that is not there is no error: it is waited for while serving.
+    /// Redis that is not there is no error: it is waited for while serving. From the
+    /// sources the configuration is read anew.
     ///
     /// # Errors
     /// [`Error`] naming the setting that does not work.
-    pub async fn bind(loaded: Loaded) -> Result<Self> {
-        let Loaded { config, settings } = loaded;
+    pub async fn bind(loaded: Loaded, sources: Sources<'static>) -> Result<Self> {
+        let config = loaded.config.clone();
         let server = &config.server;
         let listener = listener::bind("server.listen", server.listen, server).await?;
         let admin = listener::bind("server.admin_listen", server.admin_listen, server).await?;
@@ -163,25 +165,33 @@ impl Server {
             config::Reflection::Off => false,
             config::Reflection::Auto => server.listen.ip().is_loopback(),
         };
+        let directory =
+            Directory::new(config.auth.key_cache_ttl).remembering(config.auth.remembered_ttl);
+        let directory = Arc::new(directory);
+        // Each core holds a handle to the store, and the background one.
+        let health = Arc::new(Health::new(cores(server) + 1));
+        let live = Arc::new(live::Parts::of(&config));
+        let told = live::Told {
+            parts: live.clone(),
+            directory: directory.clone(),
+            memory: memory.clone(),
+            health: health.clone(),
+        };
+        let follower = move |in_force: &_| told.tell(in_force);
         let parts = Parts {
             stores,
             admin_key,
-            // Each core holds a handle to the store, and the background one.
-            health: Arc::new(Health::new(cores(server) + 1)),
-            info: Arc::new(Info::new(
-                &config,
-                &settings,
-                stores::backend(&config),
+            health,
+            configuration: Arc::new(Configuration::new(loaded, sources, follower)),
+            live,
+            about: About {
+                backend: stores::backend(&config),
                 reflection,
-            )),
+                start_time: SystemTime::now(),
+            },
             in_flight: InFlight::new(server.max_in_flight),
-            directory: Arc::new(
-                Directory::new(config.auth.key_cache_ttl).remembering(config.auth.remembered_ttl),
-            ),
+            directory,
             memory,
-            cache: Arc::new(config.cache.clone()),
-            plans: Arc::new(ArcSwap::from_pointee(config.tenant.clone())),
-            billing: Arc::new(ArcSwap::from_pointee(config.billing.clone())),
             masters: Arc::new(masters),
             counters: Arc::default(),
             reflection,
@@ -215,6 +225,11 @@ impl Server {
         self.parts.counters.clone()
     }
 
+    /// The configuration, as it is in force while the server runs.
+    pub fn configuration(&self) -> Arc<Configuration> {
+        self.parts.configuration.clone()
+    }
+
     /// Serves until `shutdown` resolves; then says so in its health, finishes
     /// what is in flight within `drain.timeout`, and closes the store.
     ///
@@ -226,7 +241,6 @@ impl Server {
             admin,
             parts,
         } = self;
-        let drain = parts.config.drain.clone();
         let (address, admin_address) = (listener.local_addr(), admin.local_addr());
         let (mut cores, mut ended) = (Vec::new(), FuturesUnordered::new());
         for index in 0..self::cores(&parts.config.server) {
@@ -252,7 +266,8 @@ impl Server {
         listener::accept(&listener, &cores, over).await;
         tracing::info!("server drains");
         parts.health.enter(Stage::Draining);
-        listener::accept(&listener, &cores, sleep(drain.delay)).await;
+        let delay = parts.configuration.config().drain.delay;
+        listener::accept(&listener, &cores, sleep(delay)).await;
         drop((listener, cores));
         parts.health.enter(Stage::Leaving);
         while let Some(end) = ended.next().await {

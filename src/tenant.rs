@@ -87,7 +87,7 @@ pub struct Tenants {
     /// What wraps the data keys of encrypted tenants.
     masters: Arc<Masters>,
     /// Whether every new tenant is encrypted.
-    encrypts_all: bool,
+    encrypts_all: config::Live<bool>,
 }
 
 impl Tenants {
@@ -105,17 +105,17 @@ impl Tenants {
             billing: Arc::default(),
             admin_key: Arc::new(admin_key),
             masters: Arc::default(),
-            encrypts_all: false,
+            encrypts_all: false.into(),
         }
     }
 
     /// The same tenants, encrypted by these master keys where they ask for it, or
     /// all that are new. Without it none can be, and none that is can be read.
     #[must_use]
-    pub fn encrypted(self, masters: Arc<Masters>, all: bool) -> Self {
+    pub fn encrypted(self, masters: Arc<Masters>, all: impl Into<config::Live<bool>>) -> Self {
         Self {
             masters,
-            encrypts_all: all,
+            encrypts_all: all.into(),
             ..self
         }
     }

@@ -20,6 +20,7 @@ mod process;
     clippy::panic
 )]
 mod redis;
+mod reload;
 mod report;
 mod scenario;
 #[path = "../../src/server/turn.rs"]
@@ -74,6 +75,8 @@ enum Part {
     /// Invalidations of a hundred and of a million entries: only where it is named,
     /// as it takes some minutes.
     Invalidate,
+    /// A load while the configuration is reloaded: only where it is named.
+    Reload,
 }
 
 /// Part of the closed loops, and nothing else: for a profiler.
@@ -193,6 +196,10 @@ fn measure(
     }
     if arguments.part.contains(&Part::Invalidate) {
         report.invalidations = invalidate::measure(scratch.path(), &log)?;
+    }
+    if arguments.part.contains(&Part::Reload) {
+        let reloads = reload::measure(scratch.path(), &log, rounds, pressure)?;
+        report.reloads = Some(reloads);
     }
     if !whole {
         return Ok(());

@@ -1,7 +1,7 @@
 //! The figures as a table for people and as JSON. It does not know how they were
 //! come by.
 
-mod form;
+pub mod form;
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -9,7 +9,10 @@ use anyhow::Result;
 use serde::Serialize;
 
 use self::form::{cores, median, table};
-use crate::{idle::Idle, invalidate::Invalidation, load::Tally, noisy::Noisy, scenario::BATCH};
+use crate::{
+    idle::Idle, invalidate::Invalidation, load::Tally, noisy::Noisy, reload::Reloads,
+    scenario::BATCH,
+};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
@@ -47,10 +50,13 @@ impl Subject {
 /// One measurement.
 #[derive(Serialize)]
 pub struct Sample {
-    calls: u64,
+    /// Calls in all.
+    pub calls: u64,
     per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
+    /// The median.
+    pub p50_ms: f64,
+    /// What one in a hundred is beyond.
+    pub p99_ms: f64,
     /// Per million calls: of the load generator, of the server, of Redis.
     cpu_seconds_per_million: Vec<f64>,
 }
@@ -140,6 +146,8 @@ pub struct Report {
     pub idle: Vec<Idle>,
     /// Invalidations, one after another.
     pub invalidations: Vec<Invalidation>,
+    /// A load while the configuration is reloaded.
+    pub reloads: Option<Reloads>,
     /// CreateTenant, one after another.
     pub create_tenant: BTreeMap<Subject, Sample>,
     /// From start to SERVING, in milliseconds.
@@ -347,6 +355,9 @@ impl Report {
         let _ = writeln!(text, "{peaks}");
         if !others.is_empty() {
             let _ = writeln!(text, "{others}");
+        }
+        if let Some(reloads) = &self.reloads {
+            let _ = writeln!(text, "{}", reloads.table());
         }
         text
     }

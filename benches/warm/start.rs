@@ -201,7 +201,7 @@ impl Replica {
                 .enable_all()
                 .build()?;
             runtime.block_on(async {
-                let server = Server::bind(loaded).await?;
+                let server = Server::bind(loaded, sources).await?;
                 tell.send((server.local_addr()?, server.counters()))?;
                 let stopped = async {
                     // Where nobody can tell it any more it goes, too.

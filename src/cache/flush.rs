@@ -103,7 +103,7 @@ impl Cache {
         keys: &[String],
     ) -> Result<Flushed> {
         const FIELD: &str = "keys.keys";
-        rules::batch(FIELD, keys.len(), &self.settings)?;
+        rules::batch(FIELD, keys.len(), &self.settings.load())?;
         let mut violations = Violations::default();
         let namespace = rules::namespace(namespace, &mut violations);
         for (index, key) in keys.iter().enumerate() {
@@ -164,7 +164,7 @@ impl Cache {
     ) -> Result<Flushed> {
         let mut violations = Violations::default();
         let namespace = rules::namespace(namespace, &mut violations);
-        rules::invalidated_tags(tags, &self.settings, &mut violations);
+        rules::invalidated_tags(tags, &self.settings.load(), &mut violations);
         violations.check()?;
         tenancy.reach_whole_namespace(namespace)?;
         self.raise(tenancy, namespace, Target::Tags(tags)).await

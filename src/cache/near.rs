@@ -88,7 +88,8 @@ pub(super) enum Found {
 }
 
 impl Near {
-    /// An empty one that takes at most so many bytes.
+    /// An empty one that takes at most so many bytes. How many shards it has stays as
+    /// it is, whatever it may take later.
     pub fn new(max_bytes: usize) -> Self {
         let shards = (max_bytes / SHARD_BYTES).clamp(1, MAX_SHARDS);
         let shards = 1_usize << shards.ilog2();
@@ -197,6 +198,16 @@ impl Near {
         Leaving {
             near: self,
             hashes: writes.iter().map(hash).collect(),
+        }
+    }
+
+    /// Takes at most so many bytes from now on. What is too much leaves before it
+    /// returns, in steps that hold nobody up.
+    pub fn resize(&self, max_bytes: usize) {
+        let shard_bytes = max_bytes / self.shards.len();
+        for shard in &self.shards {
+            lock(shard).limit(shard_bytes, max_bytes / ENTRY_PART);
+            while lock(shard).shrink() {}
         }
     }
 

@@ -76,7 +76,7 @@ impl Cache {
         keys: &[String],
         freshness: &Freshness,
     ) -> Result<Vec<Result<Option<Entry>>>> {
-        rules::batch("keys", keys.len(), &self.settings)?;
+        rules::batch("keys", keys.len(), &self.settings.load())?;
         let mut violations = Violations::default();
         rules::freshness(freshness, &mut violations);
         let namespace = rules::namespace(namespace, &mut violations);

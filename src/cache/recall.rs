@@ -321,7 +321,7 @@ impl Cache {
         namespace: &str,
         keys: &[String],
     ) -> Result<Vec<Result<Pulled>>> {
-        rules::batch("keys", keys.len(), &self.settings)?;
+        rules::batch("keys", keys.len(), &self.settings.load())?;
         let namespace = rules::only_namespace(namespace)?;
         tenancy.reach_namespace(namespace)?;
         let check = |(index, key): (usize, &String)| {

@@ -79,7 +79,7 @@ impl Cache {
         namespace: &str,
         keys: &[String],
     ) -> Result<Vec<Result<bool>>> {
-        rules::batch("keys", keys.len(), &self.settings)?;
+        rules::batch("keys", keys.len(), &self.settings.load())?;
         let namespace = rules::only_namespace(namespace)?;
         tenancy.reach_namespace(namespace)?;
 

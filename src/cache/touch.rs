@@ -33,7 +33,7 @@ impl Cache {
             ttl_ms,
             At::Request,
             tenancy,
-            &self.settings,
+            &self.settings.load(),
             &mut violations,
         );
         let namespace = rules::place(tenancy, namespace, key, violations)?;

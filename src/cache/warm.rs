@@ -162,7 +162,7 @@ impl Cache {
     /// Takes a part into the queue, if it is in order as a whole.
     fn take(&self, namespace: &str, part: Part, queue: &mut Queue) -> Result<()> {
         let (limit, items) = (
-            self.settings.max_batch_items,
+            self.settings.load().max_batch_items,
             part.entries.len() + part.keys.len(),
         );
         if items > limit {
@@ -195,9 +195,10 @@ impl Cache {
     ) -> Result<Vec<Result<Done>>> {
         let tenancy = &piece.tenancy;
         let sets: Vec<_> = entries.iter().map(NewEntry::set).collect();
+        let settings = self.settings.load_full();
         let check = |(set, &place): (&Set<'_>, &usize)| {
             let at = At::Item("entries", place);
-            let allowed = rules::set(set, at, tenancy, &self.settings, Violations::default())?;
+            let allowed = rules::set(set, at, tenancy, &settings, Violations::default())?;
             tenancy.reach_key(namespace, set.key)?;
             Ok(allowed)
         };

@@ -86,7 +86,7 @@ impl Cache {
         let (seat, first) = self
             .memory
             .watches
-            .sit(tenancy, &self.settings.watch, now.clone())?;
+            .sit(tenancy, &self.settings, now.clone())?;
         if let Some(tail) = first {
             let (cache, tenancy) = (self.clone(), tenancy.clone());
             tokio::spawn(async move { cache.poll(tenancy, &tail).await });
@@ -215,7 +215,7 @@ impl Watcher {
 
     /// How often a watcher is to be given a sign of life.
     pub fn heartbeat(&self) -> Duration {
-        self.cache.settings.watch.heartbeat
+        self.cache.settings.load().watch.heartbeat
     }
 
     /// For how long the store has not told how the log goes on.

@@ -27,7 +27,9 @@ impl Cache {
     pub async fn set(&self, tenancy: &Tenancy, namespace: &str, set: &Set<'_>) -> Result<Written> {
         let mut violations = Violations::default();
         let namespace = rules::namespace(namespace, &mut violations);
-        let allowed = rules::set(set, At::Request, tenancy, &self.settings, violations)?;
+        let settings = self.settings.load();
+        let allowed = rules::set(set, At::Request, tenancy, &settings, violations)?;
+        drop(settings);
         tenancy.reach_key(namespace, set.key)?;
         let lease = allowed.lease;
         let refilled = lease.map(|token| token.of(tenancy, namespace, set.key));
@@ -81,13 +83,14 @@ impl Cache {
         namespace: &str,
         sets: &[Set<'_>],
     ) -> Result<Vec<Result<Written>>> {
-        rules::batch("entries", sets.len(), &self.settings)?;
+        let settings = self.settings.load_full();
+        rules::batch("entries", sets.len(), &settings)?;
         let namespace = rules::only_namespace(namespace)?;
         tenancy.reach_namespace(namespace)?;
 
         let check = |(index, set): (usize, &Set<'_>)| {
             let at = At::Item("entries", index);
-            let allowed = rules::set(set, at, tenancy, &self.settings, Violations::default())?;
+            let allowed = rules::set(set, at, tenancy, &settings, Violations::default())?;
             tenancy.reach_key(namespace, set.key)?;
             Ok(allowed)
         };
@@ -152,7 +155,7 @@ impl Cache {
             create_ms: self.store.now_ms(),
         };
         let place = tenancy.place(namespace, set.key);
-        let encoded = entry.encode(&self.settings.compression, &place)?;
+        let encoded = entry.encode(&self.settings.load().compression, &place)?;
         let key = Key::entry(namespace, set.key);
         let deeds = Deeds {
             sets: 1,

@@ -161,7 +161,7 @@ pub(super) fn time(time: Option<Timestamp>) -> Value {
 }
 
 /// An enum's value without what its name begins with.
-fn name<E>(name: Result<&'static str, E>, prefix: &str) -> Value {
+pub(super) fn name<E>(name: Result<&'static str, E>, prefix: &str) -> Value {
     name.map_or(Value::from("UNKNOWN"), |name| {
         name.trim_start_matches(prefix).into()
     })

@@ -12,8 +12,9 @@ use super::{
     output, settings,
 };
 use crate::{
-    config::{Backend, Flag, Loaded, LogFormat, Origin},
+    config::{Backend, Flag, Loaded, LogFormat, Origin, Sources},
     server::Server,
+    state::{Asked, Trigger},
     telemetry,
 };
 
@@ -39,9 +40,10 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
-        let loaded = settings::load(global, self.flags())?;
+        let sources = settings::sources(global, self.flags());
+        let loaded = settings::load(&sources)?;
         telemetry::start(&loaded.config.log).map_err(failed)?;
-        client::run(serve(loaded))
+        client::run(serve(loaded, sources))
     }
 
     fn flags(self) -> Vec<Flag> {
@@ -67,16 +69,28 @@ fn failed(error: impl ToString) -> Failure {
     Failure::new(Exit::Failed, error.to_string())
 }
 
-async fn serve(loaded: Loaded) -> Result<(), Failure> {
+async fn serve(loaded: Loaded, sources: Sources<'static>) -> Result<(), Failure> {
     // Before anything is opened, so that a signal never ends it half done.
     let mut signals = Signals::watch().map_err(failed)?;
     let log_format = loaded.config.log.format;
     let hint = Hint::of(&loaded);
-    let server = Server::bind(loaded).await.map_err(failed)?;
+    let server = Server::bind(loaded, sources).await.map_err(failed)?;
     // Whoever asks for JSON lets a machine read all that is written.
     if log_format != LogFormat::Json {
         output::write(hint.text(server.local_addr().map_err(failed)?).as_bytes())?;
     }
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let configuration = server.configuration();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let reloaded = configuration
+                .reload(Trigger::Signal, Asked::default())
+                .await;
+            if let Err(error) = reloaded {
+                tracing::error!(%error, "configuration not read anew");
+            }
+        }
+    });
     let (first, told) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
         let name = signals.next().await.0;

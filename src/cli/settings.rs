@@ -1,6 +1,8 @@
 //! `config`: what `serve` would use, without starting it. It does not know what
 //! a setting means.
 
+mod diff;
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -9,7 +11,7 @@ use super::{
     failure::{Exit, Failure},
     output::{self, show},
 };
-use crate::config::{self, Flag, Loaded, Origin, Sources};
+use crate::config::{self, Effect, Flag, Loaded, Origin, Sources, effect};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -18,19 +20,28 @@ pub(super) enum Command {
     /// Print every setting, its value and where it comes from; secrets are
     /// redacted.
     Print,
+    /// Show what a file would change at the running server, and what of it needs a
+    /// restart. Secrets are not compared.
+    Diff(diff::Diff),
 }
 
-/// The settings of this process, or all that is wrong with them.
-pub(super) fn load(global: &Global, flags: Vec<Flag>) -> Result<Loaded, Failure> {
-    let sources = Sources::process(global.config.clone(), flags);
-    config::load(&sources).map_err(|problems| Failure::all(Exit::Failed, problems.0))
+/// Where the settings of this process come from.
+pub(super) fn sources(global: &Global, flags: Vec<Flag>) -> Sources<'static> {
+    Sources::process(global.config.clone(), flags)
+}
+
+/// The settings of these sources, or all that is wrong with them.
+pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, Failure> {
+    config::load(sources).map_err(|problems| Failure::all(Exit::Failed, problems.0))
 }
 
 impl Command {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
-        let loaded = load(global, Vec::new())?;
+        let loaded = || load(&sources(global, Vec::new()));
         match self {
+            Self::Diff(diff) => diff.run(global),
             Self::Check => {
+                let loaded = loaded()?;
                 let changed = loaded
                     .settings
                     .iter()
@@ -42,6 +53,7 @@ impl Command {
                 })
             }
             Self::Print => {
+                let loaded = loaded()?;
                 let settings: Vec<Value> = loaded
                     .settings
                     .iter()
@@ -50,11 +62,12 @@ impl Command {
                             "path": setting.path,
                             "value": setting.value,
                             "source": setting.source.to_string(),
+                            "changed_by": effect(&setting.path).unwrap_or(Effect::Restart).name(),
                         })
                     })
                     .collect();
                 show(global.output, &json!({ "settings": settings }), || {
-                    output::list(&settings, &["path", "value", "source"])
+                    output::list(&settings, &["path", "value", "source", "changed_by"])
                 })
             }
         }

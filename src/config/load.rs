@@ -1,12 +1,15 @@
 //! From sources to a [`Config`], or to everything that is wrong with them. It
 //! does not know where a source lies; it asks [`source`].
 
+use std::path::PathBuf;
+
 use ::config::{ConfigError, Map, Value, ValueKind};
 
+pub(super) use super::source::Layer;
 use super::{
     Config, Origin, Problems,
     schema::Schema,
-    source::{self, Given, Layer, Sources},
+    source::{self, Given, Sources},
     validate,
 };
 
@@ -17,6 +20,10 @@ pub struct Loaded {
     pub config: Config,
     /// Every setting, in the order of the paths; secrets are redacted.
     pub settings: Vec<Setting>,
+    /// The file that was read, if there is one.
+    pub file: Option<PathBuf>,
+    /// The settings as they were given.
+    pub(super) layer: Layer,
 }
 
 /// A setting in force.
@@ -41,9 +48,20 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
     let schema = Schema::shipped()?;
     let mut problems = Problems::default();
     let mut layer = schema.defaults().clone();
-    layer.extend(source::layers(sources, &schema, &mut problems));
+    let (above, file) = source::layers(sources, &schema, &mut problems);
+    layer.extend(above);
     choose_backend(&mut layer);
+    build(layer, file, problems)
+}
 
+/// A configuration of these settings, unless there are problems, with them or
+/// before.
+pub(super) fn build(
+    layer: Layer,
+    file: Option<PathBuf>,
+    mut problems: Problems,
+) -> Result<Loaded, Problems> {
+    let schema = Schema::shipped()?;
     let mut used = layer.clone();
     if let Some(config) = shape(&mut used, &schema, &mut problems) {
         validate::check(&config, &mut |path, message| {
@@ -57,6 +75,8 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
             return Ok(Loaded {
                 config,
                 settings: settings(&layer, &schema),
+                file,
+                layer,
             });
         }
     }

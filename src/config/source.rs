@@ -3,7 +3,9 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs, io,
+    fmt, fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -16,9 +18,11 @@ const FILE: &str = "persistence.yml";
 const PREFIX: &str = "PERSISTENCE_";
 /// Names settings the file.
 const FILE_VARIABLE: &str = "PERSISTENCE_CONFIG";
+/// The end of a variable's name that names the file of a secret.
+const SECRET_FILE: &str = "_FILE";
 
 /// Other names of settings in the environment; the general one goes first.
-const ALIASES: [(&str, &str); 4] = [
+const ALIASES: [(&str, &str); 5] = [
     ("REDIS_URL", "redis.url"),
     ("PERSISTENCE_REDIS_POOL_SIZE", "redis.pool_size"),
     (
@@ -26,9 +30,18 @@ const ALIASES: [(&str, &str); 4] = [
         "cache.compression.enabled",
     ),
     ("PERSISTENCE_ENABLE_WARMING", "cache.warm_start.enabled"),
+    ("PERSISTENCE_HOT_RELOAD", "reload.watch_file"),
 ];
 
+/// A switch of the predecessor. Here tenants are always kept apart, so that it can
+/// only be on.
+const MULTI_TENANCY: &str = "PERSISTENCE_MULTI_TENANCY";
+
+/// Bytes that a file of settings has at most, where it is read anew.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
 /// Everything a configuration is made from.
+#[derive(Clone)]
 pub struct Sources<'a> {
     /// The file named by `--config`.
     pub file: Option<PathBuf>,
@@ -37,7 +50,7 @@ pub struct Sources<'a> {
     /// The flags that stand for settings.
     pub flags: Vec<Flag>,
     /// Reads a file.
-    pub read: &'a dyn Fn(&Path) -> io::Result<String>,
+    pub read: &'a (dyn Fn(&Path) -> io::Result<String> + Sync),
 }
 
 /// A flag that stands for a setting.
@@ -69,6 +82,61 @@ impl Sources<'static> {
             read: &|path| fs::read_to_string(path),
         }
     }
+
+    /// The same, to be read while a server runs: what is no regular file, or is
+    /// empty as a file is that somebody is about to write, is an error, and nothing
+    /// is waited for.
+    #[must_use]
+    pub fn anew(self) -> Self {
+        Self {
+            read: &|path| read_anew(path),
+            ..self
+        }
+    }
+}
+
+fn read_anew(path: &Path) -> io::Result<String> {
+    let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let about = fs::metadata(path)?;
+    if !about.is_file() {
+        return Err(refused("it is not a regular file"));
+    }
+    if about.len() > MAX_FILE_BYTES {
+        return Err(refused("it has more than 4 MiB"));
+    }
+    let text = fs::read_to_string(path)?;
+    if text.trim().is_empty() {
+        return Err(refused(
+            "it is empty; a file that changes nothing says `persistence:`",
+        ));
+    }
+    Ok(text)
+}
+
+impl Sources<'_> {
+    /// A number that is another one, as good as surely, when the file of settings or
+    /// a secret's file says something else, or cannot be read any more.
+    pub fn fingerprint(&self) -> u64 {
+        let named = self.env.iter().filter(|(name, value)| {
+            name.starts_with(PREFIX) && name.ends_with(SECRET_FILE) && !value.is_empty()
+        });
+        let secrets = named.map(|(_, value)| PathBuf::from(value));
+        let mut hasher = DefaultHasher::new();
+        for path in [self.named().unwrap_or_else(|| FILE.into())]
+            .into_iter()
+            .chain(secrets)
+        {
+            let content = (self.read)(&path);
+            content.map_err(|error| error.kind()).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// The file that is named, if one is: then it must be there.
+    fn named(&self) -> Option<PathBuf> {
+        let named = || set(&self.env, FILE_VARIABLE).map(PathBuf::from);
+        self.file.clone().or_else(named)
+    }
 }
 
 impl fmt::Debug for Sources<'_> {
@@ -87,12 +155,27 @@ pub(super) struct Given {
     pub(super) origin: Origin,
 }
 
+impl Given {
+    /// The value as it was written.
+    pub(super) fn text(&self) -> String {
+        self.value.to_string()
+    }
+}
+
 /// Settings by their path.
 pub(super) type Layer = BTreeMap<String, Given>;
 
-/// All layers above the defaults, the later ones over the earlier.
-pub(super) fn layers(sources: &Sources<'_>, schema: &Schema, problems: &mut Problems) -> Layer {
-    let mut all = file(sources, schema, problems);
+/// All layers above the defaults, the later ones over the earlier; and the file that
+/// was read.
+pub(super) fn layers(
+    sources: &Sources<'_>,
+    schema: &Schema,
+    problems: &mut Problems,
+) -> (Layer, Option<PathBuf>) {
+    let (mut all, path) = match file(sources, schema, problems) {
+        Some((layer, path)) => (layer, Some(path)),
+        None => (Layer::new(), None),
+    };
     all.extend(environment(sources, schema, problems));
     for flag in &sources.flags {
         let value = ValueKind::String(flag.value.clone());
@@ -104,29 +187,32 @@ pub(super) fn layers(sources: &Sources<'_>, schema: &Schema, problems: &mut Prob
             },
         );
     }
-    all
+    (all, path)
 }
 
-fn file(sources: &Sources<'_>, schema: &Schema, problems: &mut Problems) -> Layer {
-    let named = sources.file.clone();
-    let named = named.or_else(|| set(&sources.env, FILE_VARIABLE).map(PathBuf::from));
+fn file(
+    sources: &Sources<'_>,
+    schema: &Schema,
+    problems: &mut Problems,
+) -> Option<(Layer, PathBuf)> {
+    let named = sources.named();
     let path = named.clone().unwrap_or_else(|| PathBuf::from(FILE));
     let origin = Origin::File(path.clone());
     let text = match (sources.read)(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
-            return Layer::new();
+            return None;
         }
         Err(error) => {
             problems.add("", &origin, format!("cannot be read: {error}"));
-            return Layer::new();
+            return None;
         }
     };
     let table = match parse(&text) {
         Ok(table) => table,
         Err(error) => {
             problems.add("", &origin, format!("is not YAML: {error}"));
-            return Layer::new();
+            return None;
         }
     };
     let mut layer = schema.flatten(table, &origin, problems);
@@ -138,7 +224,7 @@ fn file(sources: &Sources<'_>, schema: &Schema, problems: &mut Problems) -> Laye
             }
         }
     }
-    layer
+    Some((layer, path))
 }
 
 /// The mapping a YAML text holds.
@@ -178,18 +264,26 @@ fn environment(sources: &Sources<'_>, schema: &Schema, problems: &mut Problems) 
         if alias || name == FILE_VARIABLE || of_kubernetes(rest, value) {
             continue;
         }
+        if name == MULTI_TENANCY {
+            if !["true", "yes", "on", "1"].contains(&value.to_ascii_lowercase().as_str()) {
+                let problem = "can only be true: this service always keeps tenants apart, and who \
+                               has one tenant creates one";
+                problems.add("", &Origin::Env(name.clone()), problem);
+            }
+            continue;
+        }
         let path = rest.replace("__", ".").to_ascii_lowercase();
         let secret = path
-            .strip_suffix("_file")
+            .strip_suffix(&SECRET_FILE.to_ascii_lowercase())
             .filter(|path| schema.secret(path));
         if schema.leaf(&path) {
             layer.insert(path, text(value, name));
         } else if let Some(path) = secret {
             let origin = Origin::Env(name.clone());
-            if set(env, name.trim_end_matches("_FILE")).is_some() {
+            if set(env, name.trim_end_matches(SECRET_FILE)).is_some() {
                 let problem = format!(
                     "{} is set too; set one of them",
-                    name.trim_end_matches("_FILE")
+                    name.trim_end_matches(SECRET_FILE)
                 );
                 problems.add(path, &origin, problem);
                 continue;

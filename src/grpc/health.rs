@@ -32,6 +32,8 @@ type Check = Result<(), String>;
 struct State {
     /// What is wrong with the store.
     store: Check,
+    /// What is wrong with the configuration that was read last.
+    config: Check,
     stage: Stage,
 }
 
@@ -53,6 +55,9 @@ enum Component {
     Process,
     /// The store and whatever needs it.
     Store,
+    /// The configuration: whether the one that was read last is in force. Calls are
+    /// served all the same, by the one before.
+    Config,
 }
 
 impl Component {
@@ -62,7 +67,8 @@ impl Component {
             | "store"
             | "riptide.persistence.v1.TenantService"
             | "riptide.persistence.v1.CacheService" => Some(Self::Store),
-            "config" | "riptide.persistence.v1.StateService" => Some(Self::Process),
+            "riptide.persistence.v1.StateService" => Some(Self::Process),
+            "config" => Some(Self::Config),
             _ => None,
         }
     }
@@ -71,6 +77,7 @@ impl Component {
         let well = match self {
             Self::Process => true,
             Self::Store => state.store.is_ok(),
+            Self::Config => state.config.is_ok(),
         };
         if well && state.stage == Stage::Serving {
             ServingStatus::Serving
@@ -89,6 +96,7 @@ impl Health {
             checks: Mutex::new(vec![unchecked.clone(); holders]),
             state: watch::Sender::new(State {
                 store: unchecked,
+                config: Ok(()),
                 stage: Stage::Serving,
             }),
         }
@@ -139,6 +147,15 @@ impl Health {
                 }
                 state.store = store;
             }
+            changed
+        });
+    }
+
+    /// Notes whether the configuration that was read last is in force.
+    pub fn report_config(&self, found: std::result::Result<(), String>) {
+        self.state.send_if_modified(|state| {
+            let changed = state.config != found;
+            state.config = found;
             changed
         });
     }

@@ -1,32 +1,58 @@
 //! StateService: what this server is, what it allows, and how it is set up. It
 //! does not know how it came to be so.
 
+mod configuration;
+
 use std::{sync::Arc, time::SystemTime};
 
 use tonic::{Request, Response, Status};
 
+pub(super) use self::configuration::Configurations;
+use super::{Context, Health};
 use crate::{
     cache,
-    config::{Config, Setting},
+    config::Config,
     proto::v1::{
-        self, ConfigValue, Feature, GetConfigRequest, GetConfigResponse, GetServerInfoRequest,
-        GetServerInfoResponse, Limits, state_service_server::StateService,
+        self, Feature, GetConfigRequest, GetConfigResponse, GetServerInfoRequest,
+        GetServerInfoResponse, Limits, ReloadConfigRequest, ReloadConfigResponse,
+        WatchConfigRequest, state_service_server::StateService,
     },
+    state::Configuration,
     tenant::page,
 };
 
-/// What StateService tells.
-#[derive(Debug)]
-pub struct Info {
-    server: GetServerInfoResponse,
-    config: GetConfigResponse,
+/// What stays of a server while it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// The store's backend.
+    pub backend: &'static str,
+    /// Whether reflection is served.
+    pub reflection: bool,
+    /// When it started.
+    pub start_time: SystemTime,
 }
 
-impl Info {
-    /// What there is to tell of a server with this configuration.
-    pub fn new(config: &Config, settings: &[Setting], backend: &str, reflection: bool) -> Self {
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Api {
+    about: About,
+    configuration: Arc<Configuration>,
+    health: Arc<Health>,
+}
+
+impl Api {
+    /// The service of a server with this configuration.
+    pub fn new(about: About, configuration: Arc<Configuration>, health: Arc<Health>) -> Self {
+        Self {
+            about,
+            configuration,
+            health,
+        }
+    }
+
+    /// What the server is and what it allows.
+    fn server_info(&self, config: &Config) -> GetServerInfoResponse {
         let size = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
-        let now = prost_types::Timestamp::from(SystemTime::now());
         let limits = Limits {
             key_bytes: size(cache::MAX_KEY_BYTES),
             value_bytes: size(config.cache.max_value_bytes),
@@ -44,46 +70,20 @@ impl Info {
             name: name.to_owned(),
             enabled,
         };
-        let server = GetServerInfoResponse {
+        GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: env!("RIPTIDE_COMMIT").to_owned(),
-            backend: backend.to_owned(),
+            backend: self.about.backend.to_owned(),
             limits: Some(limits),
             features: vec![
                 feature("compression", config.cache.compression.enabled),
                 feature("encryption", config.encryption.master_keys.is_some()),
                 feature("ephemeral", config.store.ephemeral),
                 feature("near_cache", config.cache.near.enabled),
-                feature("reflection", reflection),
+                feature("reflection", self.about.reflection),
             ],
-            start_time: Some(now),
-        };
-        let value = |setting: &Setting| ConfigValue {
-            path: setting.path.clone(),
-            value: setting.value.clone(),
-            source: setting.source.to_string(),
-        };
-        let values = settings.iter().map(value).collect();
-        let config = GetConfigResponse {
-            values,
-            version: 1,
-            load_time: Some(now),
-            last_reload: None,
-        };
-        Self { server, config }
-    }
-}
-
-/// The service.
-#[derive(Clone, Debug)]
-pub struct Api {
-    info: Arc<Info>,
-}
-
-impl Api {
-    /// The service, telling this.
-    pub fn new(info: Arc<Info>) -> Self {
-        Self { info }
+            start_time: Some(self.about.start_time.into()),
+        }
     }
 }
 
@@ -91,32 +91,39 @@ impl Api {
 impl StateService for Api {
     async fn get_config(
         &self,
-        _: Request<GetConfigRequest>,
+        request: Request<GetConfigRequest>,
     ) -> Result<Response<GetConfigResponse>, Status> {
-        Ok(Response::new(self.info.config.clone()))
+        let (context, _) = Context::of(request)?;
+        context.answer(Ok(self.config()))
     }
 
     async fn get_server_info(
         &self,
-        _: Request<GetServerInfoRequest>,
+        request: Request<GetServerInfoRequest>,
     ) -> Result<Response<GetServerInfoResponse>, Status> {
-        Ok(Response::new(self.info.server.clone()))
+        let (context, _) = Context::of(request)?;
+        let config = self.configuration.config();
+        context.answer(Ok(self.server_info(&config)))
     }
 
     async fn reload_config(
         &self,
-        _: Request<v1::ReloadConfigRequest>,
-    ) -> Result<Response<v1::ReloadConfigResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        request: Request<ReloadConfigRequest>,
+    ) -> Result<Response<ReloadConfigResponse>, Status> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.reload(&request).await)
     }
 
-    type WatchConfigStream = futures::stream::Empty<Result<v1::WatchConfigResponse, Status>>;
+    type WatchConfigStream = Configurations;
 
     async fn watch_config(
         &self,
-        _: Request<v1::WatchConfigRequest>,
+        request: Request<WatchConfigRequest>,
     ) -> Result<Response<Self::WatchConfigStream>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        let headers = request.metadata().clone().into_headers();
+        let (context, _) = Context::of(request)?;
+        let watch = self.watch(&context, &headers);
+        context.answer(watch)
     }
 
     type CreateCheckpointStream =

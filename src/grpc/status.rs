@@ -283,6 +283,12 @@ impl Shape {
             }
             Error::RequestIdReused => Self::new(Code::FailedPrecondition, "REQUEST_ID_REUSED")
                 .precondition("request_id", error),
+            Error::ConfigRejected { expected, version } => {
+                Self::new(Code::FailedPrecondition, "CONFIG_REJECTED")
+                    .precondition("expected_version", error)
+                    .with("expected", expected)
+                    .with("version", version)
+            }
             Error::ConditionNotMet { subject, .. } => {
                 Self::new(Code::FailedPrecondition, "CONDITION_NOT_MET")
                     .precondition(subject, error)
@@ -516,6 +522,14 @@ mod tests {
                 "REQUEST_ID_REUSED",
             ),
             (condition, FailedPrecondition, "CONDITION_NOT_MET"),
+            (
+                Error::ConfigRejected {
+                    expected: 1,
+                    version: 2,
+                },
+                FailedPrecondition,
+                "CONFIG_REJECTED",
+            ),
             (Error::EtagMismatch, Aborted, "ETAG_MISMATCH"),
             (Error::RequestInProgress, Aborted, "REQUEST_IN_PROGRESS"),
             (Error::RestoreInProgress, Aborted, "RESTORE_IN_PROGRESS"),

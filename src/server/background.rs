@@ -43,6 +43,8 @@ pub(super) fn start(
         tokio::spawn(check(holder, store.clone(), parts.clone()));
         tokio::spawn(probes::serve(admin, parts.health.clone()));
         tokio::spawn(async move { directory.follow(feed).await });
+        let configuration = parts.configuration.clone();
+        tokio::spawn(async move { configuration.follow_file().await });
         let work = tenants.clone();
         let sweeper = Sweeper::new(parts.directory.clone());
         tokio::spawn(async move { work.maintain(sweeper).await });

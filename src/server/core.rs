@@ -117,10 +117,8 @@ async fn serve(index: usize, parts: Arc<Parts>, mut sockets: mpsc::UnboundedRece
         });
     }
     connections.close();
-    if timeout(parts.config.drain.timeout, connections.wait())
-        .await
-        .is_err()
-    {
+    let most = parts.configuration.config().drain.timeout;
+    if timeout(most, connections.wait()).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
             "connections cut: drain.timeout is over"
@@ -138,7 +136,11 @@ fn layer(parts: &Parts, store: &store::Handle) -> crate::error::Result<Layer> {
         config.max_message_bytes,
         TenantApi::new(tenants.clone()),
         CacheApi::new(tenants.clone(), cache, parts.health.clone()),
-        StateApi::new(parts.info.clone()),
+        StateApi::new(
+            parts.about,
+            parts.configuration.clone(),
+            parts.health.clone(),
+        ),
         HealthApi(parts.health.clone()),
         parts.reflection,
     )?;

@@ -138,7 +138,7 @@ impl Tenants {
     fn draft(&self, new: &NewTenant) -> Result<Tenant> {
         let now_ms = self.store.now_ms();
         let incarnation = Incarnation::random();
-        let encrypted = new.profile.encryption_enabled || self.encrypts_all;
+        let encrypted = new.profile.encryption_enabled || **self.encrypts_all.load();
         let encryption = encrypted.then(|| Encryption::begin(&self.masters, incarnation, now_ms));
         let profile = new.profile.clone();
         let settings = self.settings.load();

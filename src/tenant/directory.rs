@@ -13,6 +13,7 @@
 
 mod names;
 mod outage;
+mod span;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -52,10 +53,10 @@ pub struct Directory {
     began: Instant,
     /// Milliseconds after `began` until which what is remembered may be used.
     fresh_until_ms: AtomicU64,
-    /// How long a record is remembered, changed or not.
-    ttl: Duration,
-    /// How long it is remembered for what must go on without the store.
-    outage_ttl: Duration,
+    /// How long a record is remembered, changed or not, in ms.
+    ttl_ms: AtomicU64,
+    /// How long it is remembered for what must go on without the store, in ms.
+    outage_ttl_ms: AtomicU64,
     /// Milliseconds after `began` until which the store is not asked by what can
     /// go on without it.
     down_until_ms: AtomicU64,
@@ -199,8 +200,8 @@ impl Directory {
         Self {
             began: Instant::now(),
             fresh_until_ms: AtomicU64::new(0),
-            ttl,
-            outage_ttl: Duration::ZERO,
+            ttl_ms: span::ms(ttl).into(),
+            outage_ttl_ms: AtomicU64::new(0),
             down_until_ms: AtomicU64::new(0),
             keys: Cache::new(CAPACITY),
             tenants: Cache::new(CAPACITY),
@@ -217,15 +218,6 @@ impl Directory {
     /// What this replica keeps of a life of a tenant; begun where there is none yet.
     pub fn account(&self, incarnation: Incarnation) -> Arc<Account> {
         self.accounts.of(incarnation)
-    }
-
-    /// The same, with records remembered for so long for what must go on without
-    /// the store; see [`Tenants::authenticate_remembering`].
-    ///
-    /// [`Tenants::authenticate_remembering`]: super::Tenants::authenticate_remembering
-    #[must_use]
-    pub fn remembering(self, outage_ttl: Duration) -> Self {
-        Self { outage_ttl, ..self }
     }
 
     /// Follows the store's change feed, for as long as it is polled. One replica
@@ -287,8 +279,8 @@ impl Directory {
     pub(super) fn key(&self, key_id: &str) -> Option<KnownKey> {
         let (known, since) = self.keys.get(key_id)?;
         let ttl = match known {
-            KnownKey::Present(_) => self.ttl,
-            KnownKey::Absent => self.ttl.min(ABSENT),
+            KnownKey::Present(_) => self.ttl(),
+            KnownKey::Absent => self.ttl().min(ABSENT),
         };
         self.holds(since, ttl).then_some(known)
     }
@@ -296,7 +288,7 @@ impl Directory {
     /// What is remembered of a tenant.
     pub(super) fn tenant(&self, tenant_id: &str) -> Option<Arc<KnownTenant>> {
         let (known, since) = self.tenants.get(tenant_id)?;
-        self.holds(since, self.ttl).then_some(known)
+        self.holds(since, self.ttl()).then_some(known)
     }
 
     /// Whether what was looked up then may be used.
@@ -425,6 +417,18 @@ mod tests {
         directory.remember_key(token, "l", KnownKey::Absent);
         assert!(directory.key("k").is_none());
         assert!(directory.key("l").is_none());
+    }
+
+    #[test]
+    fn how_long_is_remembered_can_change() {
+        let directory = fresh().remembering(Duration::from_secs(60));
+        let token = directory.token(Table::ApiKey, "k");
+        directory.remember_key(token, "k", KnownKey::Absent);
+        assert!(directory.key("k").is_some() && directory.key_of_old("k").is_some());
+        directory.remember_for(Duration::ZERO, Duration::from_secs(60));
+        assert!(directory.key("k").is_none() && directory.key_of_old("k").is_some());
+        directory.remember_for(Duration::from_secs(60), Duration::ZERO);
+        assert!(directory.key("k").is_some() && directory.key_of_old("k").is_none());
     }
 
     #[test]

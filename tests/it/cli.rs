@@ -8,6 +8,7 @@ mod encryption;
 mod export;
 mod invalidate;
 mod metering;
+mod reload;
 mod serving;
 mod stand_in;
 mod warm;

@@ -179,6 +179,16 @@ fn every_key_of_the_defaults_is_read() {
 }
 
 #[test]
+fn every_setting_is_said_to_be_reloaded_or_to_need_a_restart() {
+    let defaults = Given::default().load().unwrap();
+    let paths = defaults.settings.iter().map(|setting| &setting.path);
+    let unsaid: Vec<_> = paths
+        .filter(|path| config::effect(path).is_none())
+        .collect();
+    assert!(unsaid.is_empty(), "add to src/config/effect.rs: {unsaid:?}");
+}
+
+#[test]
 fn every_key_of_the_defaults_is_documented() {
     let mut documented = std::collections::BTreeSet::new();
     let mut comment = false;
@@ -661,7 +671,20 @@ fn variables_of_the_predecessor_still_work() {
     let config = Given::env("REDIS_URL", "redis://h:1")
         .and_env("PERSISTENCE_REDIS_POOL_SIZE", "4")
         .and_env("PERSISTENCE_ENABLE_COMPRESSION", "false")
+        .and_env("PERSISTENCE_ENABLE_WARMING", "false")
+        .and_env("PERSISTENCE_HOT_RELOAD", "false")
+        .and_env("PERSISTENCE_MULTI_TENANCY", "true")
         .config();
+    assert!(!config.cache.warm_start.enabled && !config.reload.watch_file);
+    let defaults = Config::defaults();
+    assert!(defaults.cache.warm_start.enabled && defaults.reload.watch_file);
+    // There is no other way than many tenants.
+    let single = Given::env("PERSISTENCE_MULTI_TENANCY", "false").problems();
+    assert!(
+        single.len() == 1
+            && single[0].starts_with("env PERSISTENCE_MULTI_TENANCY can only be true"),
+        "{single:?}"
+    );
     assert_eq!(config.redis.url.unwrap().expose_secret(), "redis://h:1");
     assert_eq!(config.redis.pool_size, 4);
     assert!(!config.cache.compression.enabled);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use riptide_persistence::{
-    config::{self, Config, Loaded},
+    config::{self, Config, Loaded, Sources},
     proto::v1::{CreateApiKeyRequest, CreateTenantRequest, Tenant as TenantMessage},
     server,
     store::{Calls, Counters},
@@ -106,10 +106,19 @@ impl Server {
             .prefix("server-")
             .tempdir()
             .unwrap();
-        let mut loaded = loaded();
+        let sources = sources();
+        let mut loaded = config::load(&sources).unwrap();
         settings(&mut loaded.config, backend, &folder);
         set(&mut loaded.config);
+        Self::launch_from(loaded, sources, folder)
+    }
 
+    /// A server with the settings of these sources, which are read anew by reloads.
+    pub fn launch_from(
+        loaded: Loaded,
+        sources: Sources<'static>,
+        folder: TempDir,
+    ) -> server::Result<Self> {
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = mpsc::channel();
         // A thread of its own, so that a test that blocks does not stop it.
@@ -118,7 +127,7 @@ impl Server {
                 .enable_all()
                 .build();
             runtime.unwrap().block_on(async {
-                let server = match server::Server::bind(loaded).await {
+                let server = match server::Server::bind(loaded, sources).await {
                     Ok(server) => server,
                     Err(error) => {
                         let _ = tell.send(Err(error));
@@ -263,6 +272,11 @@ impl Server {
         self.redis.take()
     }
 
+    /// Holds the Redis that it runs on.
+    pub fn hold(&mut self, redis: Option<Redis>) {
+        self.redis = redis;
+    }
+
     /// Tells it to stop, and does not wait.
     pub fn begin_stop(&mut self) {
         if let Some(stop) = self.stop.take() {
@@ -287,15 +301,14 @@ impl Drop for Server {
     }
 }
 
-/// The settings as they are shipped.
-fn loaded() -> Loaded {
-    let sources = config::Sources {
+/// No file, and nothing of the surrounding environment.
+fn sources() -> Sources<'static> {
+    Sources {
         file: None,
         env: [].into(),
         flags: vec![],
         read: &|_| Err(std::io::ErrorKind::NotFound.into()),
-    };
-    config::load(&sources).unwrap()
+    }
 }
 
 /// What differs in tests from the settings as they are shipped.

@@ -108,6 +108,41 @@ impl Shard {
         }
     }
 
+    /// Takes at most so many bytes from now on, as [`Shard::new`] says; what is too
+    /// much is for [`Shard::shrink`]. What was asked for is forgotten where another
+    /// sketch is needed, and entries stay.
+    pub(super) fn limit(&mut self, limit_bytes: usize, entry_limit_bytes: usize) {
+        let sketch = Sketch::of_bytes(limit_bytes / SKETCH_PART);
+        if sketch.bytes() != self.sketch.bytes() {
+            self.sketch = sketch;
+        }
+        self.limit_bytes = limit_bytes.saturating_sub(self.sketch.bytes());
+        self.entry_limit_bytes = entry_limit_bytes;
+        self.too_large = [0; STRIPES];
+    }
+
+    /// Takes out a few entries that are too much, the least asked for; whether there
+    /// are more.
+    pub(super) fn shrink(&mut self) -> bool {
+        for _ in 0..MAX_VICTIMS {
+            if self.bytes <= self.limit_bytes {
+                break;
+            }
+            match self.weakest(&[]) {
+                Some((at, _)) => self.take(at),
+                None => break,
+            }
+        }
+        if self.bytes > self.limit_bytes {
+            return !self.slots.is_empty();
+        }
+        // Room for what was there before is given back.
+        if self.slots.capacity() > 4 * self.slots.len().max(64) {
+            self.slots.shrink_to(2 * self.slots.len());
+        }
+        false
+    }
+
     /// Counts that a key was asked for.
     pub(super) fn count(&mut self, hash: u64) {
         let kept = self.slots.len().max(256) as u64;

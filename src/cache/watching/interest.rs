@@ -20,7 +20,8 @@ impl Cache {
     /// Sees to it that every change of the tenant is noted from now on, for as long
     /// as is set. Where it was not until now, the log tells so.
     pub(super) async fn take_interest(&self, tenancy: &Tenancy) -> Result<()> {
-        let linger_ms = u64::try_from(self.settings.watch.linger.as_millis()).unwrap_or(u64::MAX);
+        let linger = self.settings.load().watch.linger;
+        let linger_ms = u64::try_from(linger.as_millis()).unwrap_or(u64::MAX);
         let _turn = self.memory.snapshots.turn(tenancy.home).await;
         let mut precedence = Precedence::new(&self.store, &tenancy.space);
         for _ in 0..ATTEMPTS {

@@ -32,10 +32,10 @@ impl Cache {
     /// Follows the tenant's log until nobody sits at the tail any more, or the tenant
     /// is gone.
     pub(super) async fn poll(&self, tenancy: Tenancy, tail: &Tail) {
-        let look_after = LOOKED_AFTER.min(self.settings.watch.linger / 8);
         let mut looked = Instant::now();
         let mut pause = SOONEST;
         while let Some(head) = tail.head() {
+            let look_after = LOOKED_AFTER.min(self.settings.load().watch.linger / 8);
             let step = async {
                 if looked.elapsed() >= look_after {
                     self.take_interest(&tenancy).await?;

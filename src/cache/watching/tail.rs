@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     cache::Change,
-    config,
+    config::{self, Live},
     error::{Error, Result},
     store::{Incarnation, Position},
     tenant::Tenancy,
@@ -35,7 +35,7 @@ impl Watches {
     pub(super) fn sit(
         self: &Arc<Self>,
         tenancy: &Tenancy,
-        settings: &config::Watch,
+        settings: &Live<config::Cache>,
         now: Position,
     ) -> Result<(Seat, Option<Arc<Tail>>)> {
         let mut tails = self.tails();
@@ -44,8 +44,9 @@ impl Watches {
         let tail = tail.unwrap_or_else(|| Arc::new(Tail::new(tenancy, settings, now)));
         let number = {
             let mut state = tail.state();
-            if state.seats.len() >= settings.max_watchers {
-                return Err(tail.exceeded("watchers", settings.max_watchers, state.seats.len()));
+            let most = settings.load().watch.max_watchers;
+            if state.seats.len() >= most {
+                return Err(tail.exceeded("watchers", most, state.seats.len()));
             }
             state.sat += 1;
             let number = state.sat;
@@ -82,7 +83,7 @@ pub(super) struct Tail {
     /// Of the tenant's cache.
     home: Incarnation,
     scope: String,
-    max_bytes: usize,
+    settings: Live<config::Cache>,
     state: Mutex<State>,
     moved: watch::Sender<()>,
 }
@@ -130,11 +131,11 @@ pub(super) enum Found {
 }
 
 impl Tail {
-    fn new(tenancy: &Tenancy, settings: &config::Watch, now: Position) -> Self {
+    fn new(tenancy: &Tenancy, settings: &Live<config::Cache>, now: Position) -> Self {
         Self {
             home: tenancy.home,
             scope: tenancy.scope(),
-            max_bytes: settings.max_backlog_bytes,
+            settings: settings.clone(),
             state: Mutex::new(State {
                 first: 0,
                 pieces: VecDeque::new(),
@@ -167,7 +168,8 @@ impl Tail {
         state.bytes += piece.bytes();
         state.pieces.push_back(Arc::new(piece));
         state.prune();
-        while state.bytes > self.max_bytes && state.pieces.len() > 1 {
+        let most = self.max_bytes();
+        while state.bytes > most && state.pieces.len() > 1 {
             state.drop_first();
         }
         drop(state);
@@ -178,6 +180,10 @@ impl Tail {
     pub(super) fn end(&self, error: Error) {
         self.state().over = Some(error);
         self.moved.send_replace(());
+    }
+
+    fn max_bytes(&self) -> usize {
+        self.settings.load().watch.max_backlog_bytes
     }
 
     fn exceeded(&self, metric: &'static str, limit: usize, used: usize) -> Error {
@@ -276,7 +282,7 @@ impl Seat {
             let used = state.bytes;
             return Err(self
                 .tail
-                .exceeded("watch_backlog", self.tail.max_bytes, used));
+                .exceeded("watch_backlog", self.tail.max_bytes(), used));
         };
         let piece = usize::try_from(place)
             .ok()

@@ -46,7 +46,6 @@ struct Watching {
     watcher: Watcher,
     /// What a resume_token is bound to.
     filter: Vec<Vec<u8>>,
-    heartbeat: Duration,
     /// When the caller's own deadline ends the call.
     until: Option<Instant>,
     leaving: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -90,7 +89,6 @@ impl CacheApi {
         let health = self.health.clone();
         let watching = Watching {
             tenants: self.tenants.clone(),
-            heartbeat: watcher.heartbeat(),
             context,
             bearer,
             tenancy,
@@ -140,7 +138,7 @@ impl Watching {
                 position: self.watcher.position().clone(),
             });
         };
-        let mut heartbeat = told + self.heartbeat;
+        let mut heartbeat = told + self.watcher.heartbeat();
         loop {
             if std::mem::take(&mut self.elsewhere) {
                 return self.watcher.go_on(&self.tenancy).await;

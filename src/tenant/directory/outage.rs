@@ -14,13 +14,13 @@ impl Directory {
     /// without the store.
     pub(in crate::tenant) fn key_of_old(&self, key_id: &str) -> Option<KnownKey> {
         let (known, since) = self.keys.get(key_id)?;
-        (since.elapsed() < self.outage_ttl).then_some(known)
+        (since.elapsed() < self.outage_ttl()).then_some(known)
     }
 
     /// The same of a tenant.
     pub(in crate::tenant) fn tenant_of_old(&self, tenant_id: &str) -> Option<Arc<KnownTenant>> {
         let (known, since) = self.tenants.get(tenant_id)?;
-        (since.elapsed() < self.outage_ttl).then_some(known)
+        (since.elapsed() < self.outage_ttl()).then_some(known)
     }
 
     /// Notes that the store did not answer: for a moment, what can go on without it

@@ -499,3 +499,57 @@ async fn a_store_without_a_promise_is_asked_each_time() {
     deaf.text(&tenant, "k").await;
     assert_eq!(deaf.store.reads.calls(), calls + 1, "and no more than once");
 }
+
+#[tokio::test]
+async fn what_it_may_take_can_shrink_and_grow() {
+    let rig = Rig::with(|settings| settings.near.max_bytes = 16 << 20);
+    let (tenant, near) = (tenancy(), rig.memory.near().unwrap());
+    let value = "v".repeat(10_000);
+    let fill = async |from: usize| {
+        for n in from..from + 600 {
+            rig.set(&tenant, &format!("k{n}"), &value).await;
+            for _ in 0..2 {
+                assert!(rig.text(&tenant, &format!("k{n}")).await.is_some());
+            }
+        }
+    };
+    fill(0).await;
+    let (entries, bytes) = near.size();
+    assert!(entries == 600 && bytes > 6_000_000, "{entries}, {bytes}");
+
+    near.resize(2 << 20);
+    let (entries, bytes) = near.size();
+    assert!((100..210).contains(&entries), "{entries}");
+    assert!(bytes <= 2 << 20, "{bytes}");
+    // What is left is answered, and what is asked for has its place.
+    fill(600).await;
+    assert!(near.size().1 <= 2 << 20, "{:?}", near.size());
+
+    near.resize(16 << 20);
+    fill(1200).await;
+    let (entries, bytes) = near.size();
+    assert!(entries >= 700 && bytes > 7_000_000, "{entries}, {bytes}");
+    assert!(bytes <= 16 << 20, "{bytes}");
+    // An entry of more than a 64th of it is not kept.
+    let large = "v".repeat((2 << 20) / 64 + 1);
+    rig.set(&tenant, "large", &large).await;
+    let kept = async || {
+        for _ in 0..2 {
+            rig.text(&tenant, "large").await;
+        }
+        !asks_for(&rig, &tenant, "large").await
+    };
+    assert!(kept().await, "16 MiB hold it");
+    near.resize(2 << 20);
+    rig.set(&tenant, "large", &large).await;
+    assert!(!kept().await, "2 MiB do not");
+}
+
+/// Whether a read of a key asked the store.
+async fn asks_for(rig: &Rig, tenancy: &Tenancy, key: &str) -> bool {
+    let freshness = Freshness::default();
+    let call = rig.cache.get(tenancy, "", key, &freshness);
+    let (calls, entry) = rig.calls(call).await;
+    assert!(entry.unwrap().is_some());
+    calls.read > 0
+}

@@ -35,7 +35,7 @@ const TWO_SCOPES: &str = "GetOrLease";
 /// was given.
 async fn call(clients: &Clients, method: &Method) -> Result<tonic::Response<()>, Status> {
     let mut request = Request::new(());
-    if method.name == "WatchInvalidations" {
+    if ["WatchInvalidations", "WatchConfig"].contains(&method.name) {
         request.set_timeout(Duration::from_secs(3));
     }
     raw_call::<()>(clients.keyed.clone(), method.path, request).await

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
-use riptide_persistence::config::DEFAULTS;
+use riptide_persistence::config::{DEFAULTS, Effect, effect};
 
 use super::{
     none,
@@ -149,14 +149,14 @@ fn configuration() -> String {
     for line in lines() {
         if line.keys.len() == 1 {
             document.push_str(&format!(
-                "\n## {}\n\n{}\n\n| setting | default | meaning |\n|---|---|---|\n",
+                "\n## {}\n\n{}\n\n| setting | default | changed by | meaning |\n|---|---|---|---|\n",
                 line.keys[0], line.comment
             ));
         } else if line.value.is_empty() {
             // A group inside a section: its comment stands where its settings begin.
             if !line.comment.is_empty() {
                 document.push_str(&format!(
-                    "| `{}.` | | {} |\n",
+                    "| `{}.` | | | {} |\n",
                     line.keys.join("."),
                     cell(&line.comment)
                 ));
@@ -167,9 +167,10 @@ fn configuration() -> String {
             } else {
                 format!("`{}`", line.value)
             };
+            let path = line.keys.join(".");
+            let needs = effect(&path).map_or("", Effect::name);
             document.push_str(&format!(
-                "| `{}` | {default} | {} |\n",
-                line.keys.join("."),
+                "| `{path}` | {default} | {needs} | {} |\n",
                 cell(&line.comment)
             ));
         }

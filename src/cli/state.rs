@@ -1,0 +1,23 @@
+//! `state`: what a server is set up with and holds. It knows no rule of it; the
+//! server does.
+
+mod reload;
+
+use clap::Subcommand;
+
+use super::{client::Global, failure::Failure};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Let the server read its configuration anew, and show what became of it: exit
+    /// code 1 where it was rejected.
+    Reload(reload::Reload),
+}
+
+impl Command {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self {
+            Self::Reload(reload) => reload.run(global).await,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The parts of the configuration that calls look at, and how another configuration
+//! takes their place: the one list of who must be told. It does not know what any of
+//! them does with it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    cache::Memory,
+    config::{self, Config, Live},
+    grpc::Health,
+    state::{InForce, Outcome},
+    telemetry,
+    tenant::Directory,
+};
+
+/// What is shared with those who use it.
+pub(super) struct Parts {
+    pub(super) plans: Arc<ArcSwap<config::Tenant>>,
+    pub(super) billing: Arc<ArcSwap<config::Billing>>,
+    pub(super) cache: Live<config::Cache>,
+    /// Whether every new tenant is encrypted.
+    pub(super) encrypts_all: Live<bool>,
+}
+
+impl Parts {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            plans: Arc::new(ArcSwap::from_pointee(config.tenant.clone())),
+            billing: Arc::new(ArcSwap::from_pointee(config.billing.clone())),
+            cache: config.cache.clone().into(),
+            encrypts_all: config.encryption.enabled.into(),
+        }
+    }
+
+    fn replace(&self, config: &Config) {
+        self.plans.store(Arc::new(config.tenant.clone()));
+        self.billing.store(Arc::new(config.billing.clone()));
+        self.cache.store(config.cache.clone());
+        self.encrypts_all.store(config.encryption.enabled);
+    }
+}
+
+/// Those who are told of a reload.
+pub(super) struct Told {
+    pub(super) parts: Arc<Parts>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) health: Arc<Health>,
+}
+
+impl Told {
+    /// Puts a configuration in force, where the reload was applied, and lets the
+    /// health of `config` follow.
+    pub(super) fn tell(&self, in_force: &InForce) {
+        let Some(reload) = &in_force.last_reload else {
+            return;
+        };
+        self.health.report_config(match reload.outcome {
+            Outcome::Applied | Outcome::Unchanged => Ok(()),
+            Outcome::Rejected => Err("the last reload was rejected".to_owned()),
+        });
+        if reload.outcome != Outcome::Applied {
+            return;
+        }
+        let config = &in_force.loaded.config;
+        self.parts.replace(config);
+        let config::Auth {
+            key_cache_ttl,
+            remembered_ttl,
+            ..
+        } = config.auth;
+        self.directory.remember_for(key_cache_ttl, remembered_ttl);
+        if let Some(near) = self.memory.near() {
+            near.resize(config.cache.near.max_bytes);
+        }
+        if let Err(error) = telemetry::filter(&config.log) {
+            tracing::error!(%error, "log.filter not changed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_is_replaced() {
+        let mut config = Config::defaults();
+        let parts = Parts::of(&config);
+        let shown = |parts: &Parts| {
+            let Parts {
+                plans,
+                billing,
+                cache,
+                encrypts_all,
+            } = parts;
+            [
+                format!("{:?}", plans.load()),
+                format!("{:?}", billing.load()),
+                format!("{cache:?}"),
+                format!("{encrypts_all:?}"),
+            ]
+        };
+        let before = shown(&parts);
+        config.tenant.max_tenants = 7;
+        config.billing.close_after = std::time::Duration::from_secs(7);
+        config.cache.watch.linger = std::time::Duration::from_secs(7);
+        config.encryption.enabled = true;
+        parts.replace(&config);
+        let after = shown(&parts);
+        for (before, after) in before.iter().zip(&after) {
+            assert_ne!(before, after);
+        }
+        assert_eq!(after, shown(&Parts::of(&config)));
+    }
+}
