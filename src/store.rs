@@ -50,6 +50,13 @@
 //! - [`Action::Renew`] and [`Action::Take`] show the record in the commit that changes
 //!   it, so that nobody must read it first. A renewed record ends when its own
 //!   [`Renewal`] says, by the store's clock at the commit.
+//! - A space can be pinned ([`Store::pin`]): what it held at that moment is read by
+//!   [`Store::pinned`] while commits, flushes and reclaims go on. A record that was
+//!   there and whose time is not over comes at least once, always with the value, the
+//!   version and the expiry that it had; nothing comes that was put later. A pin that
+//!   is not read for its time, whose copies pass their bound, whose space is removed,
+//!   or whose server is replaced, is lost: the walk says so, and what it yielded of
+//!   that pin is worth nothing. Rows, windows and logs are no records.
 //! - Time is the store's clock ([`Store::now_ms`]), never a replica's.
 //! - Records of ordered tables are listed in the order of their paths' bytes,
 //!   stable under concurrent writes; what a listing costs does not depend on records
@@ -70,6 +77,7 @@ mod health;
 mod meter;
 mod misuse;
 mod observed;
+mod pin;
 mod space;
 mod usage;
 mod watch;
@@ -89,6 +97,7 @@ pub use meter::{
     Stamp, Tallied, Tally, Unit, slot_ms,
 };
 pub use observed::{Calls, Counters, Elapsed, Observed, deadline, with_deadline};
+pub use pin::{Keep, MAX_PINS, PINNED_PAGE_BYTES, Pin, PinnedPage, PinnedRecord, Pinning};
 pub use space::{Incarnation, Key, METER_SPACES, Space, Table, View};
 pub use usage::{Audit, HEAD_BYTES, MAX_EXPIRE_MS, Usage, bucket_ms, charge};
 pub use watch::{STALENESS, Vouch, Watch, Watched, Watcher};
@@ -156,6 +165,26 @@ pub trait Store: Send + Sync + 'static {
         after: Option<Cursor>,
         limit: usize,
     ) -> Result<Reclaimed>;
+
+    /// Begins a point in time of a space: this moment. One at a time.
+    async fn pin(&self, space: &Space, keep: Keep) -> Result<Pinning>;
+
+    /// A page of what these spaces held when they were pinned, of these tables and in no
+    /// order; at most `limit` (1 to 1000) records, and about [`PINNED_PAGE_BYTES`]. One
+    /// walk over several pins, at most [`MAX_PINS`], costs little more than one over the
+    /// space that shares its server with the most. All calls of a walk are given the same
+    /// pins and tables. A record may come twice, and then is the same both times. The
+    /// walk is whole for the pins that are not [`PinnedPage::lost`] when it ends.
+    async fn pinned(
+        &self,
+        pins: &[Pin],
+        tables: &[Table],
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<PinnedPage>;
+
+    /// Ends a pin and frees what was kept for it; nothing happens where it has ended.
+    async fn unpin(&self, pin: &Pin) -> Result<()>;
 
     /// Waits up to 250 ms for commits to announced tables after `position`, and
     /// returns them in order. [`Changes::lost`] means that some may be missing:

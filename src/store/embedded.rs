@@ -16,6 +16,7 @@ mod log;
 mod metering;
 mod opening;
 mod passage;
+mod pins;
 mod shelter;
 mod snapshot;
 mod state;
@@ -46,14 +47,15 @@ use self::{
     log::Logs,
     opening::Opening,
     passage::{closed, unexpected},
+    pins::Pins,
     snapshot::Snapshot,
     work::{Answer, Request, Work},
     writer::Writer,
 };
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Key, Lease, Leased, Meters,
-    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Tallied,
-    Tally, Unit, Usage, Watch, Watched, Watcher, misuse,
+    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Keep, Key, Lease, Leased, Meters,
+    Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed, Result, Row,
+    Space, Store, Table, Tallied, Tally, Unit, Usage, Watch, Watched, Watcher, misuse,
 };
 
 /// Requests that may wait for the writer.
@@ -71,6 +73,7 @@ struct Shared {
     clock: Clock,
     history: History,
     logs: Logs,
+    pins: Pins,
     snapshot: ArcSwapOption<Snapshot>,
     queued_bytes: AtomicUsize,
     /// The file; `None` in memory.
@@ -116,6 +119,7 @@ impl Embedded {
             clock,
             history: History::new(),
             logs: Logs::default(),
+            pins: Pins::default(),
             snapshot: ArcSwapOption::from_pointee(snapshot),
             queued_bytes: AtomicUsize::new(0),
             file: opening.file.clone(),
@@ -252,6 +256,26 @@ impl Store for Embedded {
             Answer::Reclaimed(reclaimed) => Ok(reclaimed),
             answer => Err(unexpected(&answer)),
         }
+    }
+
+    async fn pin(&self, space: &Space, keep: Keep) -> Result<Pinning> {
+        misuse::keep(keep)?;
+        self.begin_pin(space, keep).await
+    }
+
+    async fn pinned(
+        &self,
+        pins: &[Pin],
+        tables: &[Table],
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<PinnedPage> {
+        self.read_pins(pins, tables, after, limit).await
+    }
+
+    async fn unpin(&self, pin: &Pin) -> Result<()> {
+        self.end_pin(pin);
+        Ok(())
     }
 
     async fn changes(&self, position: Option<Position>) -> Result<Changes> {

@@ -1,11 +1,13 @@
-//! What no backend takes: calls that break the port's contract on tallies, rows
-//! and leases. It does not know what a backend does with the sound ones.
+//! What no backend takes: calls that break the port's contract on tallies, rows,
+//! leases and pins. It does not know what a backend does with the sound ones.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::{Batch, Error, Inheritance, Lease, Metered, Result, Tally};
+use super::{
+    Batch, Error, Inheritance, Keep, Lease, MAX_PINS, Metered, Pin, Result, Tally, pin::KEPT_MS,
+};
 
 /// Counts of one tally, at most.
 const MAX_COUNTS: usize = 256;
@@ -133,4 +135,37 @@ pub(super) fn lease(lease: &Lease) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether a pin can be kept so.
+pub(super) fn keep(keep: Keep) -> Result<()> {
+    if KEPT_MS.contains(&keep.for_ms) {
+        return Ok(());
+    }
+    misuse(format!(
+        "a pin kept for {} ms; {} to {}",
+        keep.for_ms,
+        KEPT_MS.start(),
+        KEPT_MS.end()
+    ))
+}
+
+/// Whether a page of pins can be asked for.
+pub(super) fn pinned(pins: &[Pin], limit: usize) -> Result<()> {
+    if !(1..=1000).contains(&limit) {
+        return misuse("a page has 1 to 1000 records".into());
+    }
+    if !(1..=MAX_PINS).contains(&pins.len()) {
+        return misuse(format!("{} pins in a walk; 1 to {MAX_PINS}", pins.len()));
+    }
+    let mut seen = HashSet::new();
+    if !pins.iter().all(|pin| seen.insert(&pin.space)) {
+        return misuse("a space is named twice in one walk".into());
+    }
+    Ok(())
+}
+
+/// A cursor that nobody gave.
+pub(super) fn cursor() -> Error {
+    Error::Misuse("the cursor is not one of this walk".into())
 }

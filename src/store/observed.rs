@@ -2,6 +2,8 @@
 //! it took and what came of it, and whether a commit was on its way when its
 //! caller gave up. It does not know what it decorates, nor who reads the figures.
 
+mod counters;
+
 use std::{
     sync::{
         Arc,
@@ -14,10 +16,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+pub use self::counters::{Calls, Counters};
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Key, Lease, Leased,
-    Meters, Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store,
-    Tallied, Tally, Unit, Usage, Watched,
+    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Keep, Key, Lease, Leased,
+    Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed,
+    Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage, Watched,
 };
 
 /// A store that is watched. Several, one per core, may share their [`Counters`].
@@ -31,91 +34,6 @@ impl Observed {
     /// Watches `store`, counting into `counters`.
     pub fn new(store: Handle, counters: Arc<Counters>) -> Self {
         Self { store, counters }
-    }
-}
-
-/// How often a store was called, by method. Grows only.
-#[derive(Debug, Default)]
-pub struct Counters {
-    read: AtomicU64,
-    commit: AtomicU64,
-    list: AtomicU64,
-    usage: AtomicU64,
-    meters: AtomicU64,
-    tally: AtomicU64,
-    rows: AtomicU64,
-    lease: AtomicU64,
-    audit: AtomicU64,
-    reclaim: AtomicU64,
-    changes: AtomicU64,
-    notes: AtomicU64,
-    ping: AtomicU64,
-    close: AtomicU64,
-}
-
-impl Counters {
-    /// The counts now.
-    pub fn calls(&self) -> Calls {
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Calls {
-            read: of(&self.read),
-            commit: of(&self.commit),
-            list: of(&self.list),
-            usage: of(&self.usage),
-            meters: of(&self.meters),
-            tally: of(&self.tally),
-            rows: of(&self.rows),
-            lease: of(&self.lease),
-            audit: of(&self.audit),
-            reclaim: of(&self.reclaim),
-            changes: of(&self.changes),
-            notes: of(&self.notes),
-            ping: of(&self.ping),
-            close: of(&self.close),
-        }
-    }
-}
-
-/// Calls of each method of the port, as counted at one time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Calls {
-    pub read: u64,
-    pub commit: u64,
-    pub list: u64,
-    pub usage: u64,
-    pub meters: u64,
-    pub tally: u64,
-    pub rows: u64,
-    pub lease: u64,
-    pub audit: u64,
-    pub reclaim: u64,
-    pub changes: u64,
-    pub notes: u64,
-    pub ping: u64,
-    pub close: u64,
-}
-
-impl Calls {
-    /// What came on top of an earlier count.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> Self {
-        Self {
-            read: self.read.saturating_sub(earlier.read),
-            commit: self.commit.saturating_sub(earlier.commit),
-            list: self.list.saturating_sub(earlier.list),
-            usage: self.usage.saturating_sub(earlier.usage),
-            meters: self.meters.saturating_sub(earlier.meters),
-            tally: self.tally.saturating_sub(earlier.tally),
-            rows: self.rows.saturating_sub(earlier.rows),
-            lease: self.lease.saturating_sub(earlier.lease),
-            audit: self.audit.saturating_sub(earlier.audit),
-            reclaim: self.reclaim.saturating_sub(earlier.reclaim),
-            changes: self.changes.saturating_sub(earlier.changes),
-            notes: self.notes.saturating_sub(earlier.notes),
-            ping: self.ping.saturating_sub(earlier.ping),
-            close: self.close.saturating_sub(earlier.close),
-        }
     }
 }
 
@@ -162,6 +80,13 @@ fn tallied(tallied: &Tallied) -> &'static str {
         Tallied::Duplicate => "duplicate",
         Tallied::Barred { .. } => "barred",
         Tallied::Exceeded { .. } => "refused",
+    }
+}
+
+fn pinning(pinning: &Pinning) -> &'static str {
+    match pinning {
+        Pinning::Pinned(_) => "pinned",
+        Pinning::Taken { .. } | Pinning::Gone => "refused",
     }
 }
 
@@ -265,6 +190,27 @@ impl Store for Observed {
     ) -> Result<Reclaimed> {
         let call = self.store.reclaim(space, what, after, limit);
         watch("reclaim", self.backend(), &self.counters.reclaim, ok, call).await
+    }
+
+    async fn pin(&self, space: &Space, keep: Keep) -> Result<Pinning> {
+        let call = self.store.pin(space, keep);
+        watch("pin", self.backend(), &self.counters.pin, pinning, call).await
+    }
+
+    async fn pinned(
+        &self,
+        pins: &[Pin],
+        tables: &[Table],
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<PinnedPage> {
+        let call = self.store.pinned(pins, tables, after, limit);
+        watch("pinned", self.backend(), &self.counters.pinned, ok, call).await
+    }
+
+    async fn unpin(&self, pin: &Pin) -> Result<()> {
+        let call = self.store.unpin(pin);
+        watch("unpin", self.backend(), &self.counters.unpin, ok, call).await
     }
 
     async fn changes(&self, position: Option<Position>) -> Result<Changes> {

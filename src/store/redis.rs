@@ -24,12 +24,16 @@ mod lease;
 mod listing;
 mod log;
 mod meters;
+mod pinned;
+mod pins;
 mod pool;
+mod pulse;
 mod reclaim;
 mod reply;
 mod scan;
 mod script;
 mod server;
+mod slots;
 mod state;
 mod tally;
 mod tracking;
@@ -54,15 +58,16 @@ use self::{
     fault::Fault,
     feed::Feed,
     pool::Pool,
-    server::{Server, Shared},
+    pulse::pulse,
+    server::Shared,
     state::State,
     tracking::{Told, Tracking},
     wire::{Answer, Basis, Way},
 };
 use super::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Key, Lease, Leased, Meters,
-    Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Refusal, Result, Row, Space, Step,
-    Store, Table, Tallied, Tally, Unit, Usage, Watched, Watcher, misuse,
+    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Keep, Key, Lease, Leased, Meters,
+    Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed, Refusal,
+    Result, Row, Space, Step, Store, Table, Tallied, Tally, Unit, Usage, Watched, Watcher, misuse,
 };
 
 /// How Redis is reached.
@@ -92,16 +97,6 @@ impl Settings {
         })
     }
 }
-
-/// How often the server is asked for its time.
-const TICK: Duration = Duration::from_secs(1);
-/// How often a server that has stopped answering is asked again.
-const PROBE: Duration = Duration::from_millis(100);
-/// Unanswered probes in a row after which a connection is given up. The driver's
-/// own check counts from the last write, and probes are writes.
-const SILENCE: u32 = 3;
-/// How often the server is asked for its settings, in ticks.
-const SETTINGS_TICKS: u32 = 30;
 
 /// The store on Redis. Its tasks end when it is dropped.
 pub struct Redis {
@@ -305,6 +300,25 @@ impl Store for Redis {
         self.reclaim_space(space, what, after, limit).await
     }
 
+    async fn pin(&self, space: &Space, keep: Keep) -> Result<Pinning> {
+        misuse::keep(keep)?;
+        self.begin_pin(space, keep).await
+    }
+
+    async fn pinned(
+        &self,
+        pins: &[Pin],
+        tables: &[Table],
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<PinnedPage> {
+        self.read_pins(pins, tables, after, limit).await
+    }
+
+    async fn unpin(&self, pin: &Pin) -> Result<()> {
+        self.end_pin(pin).await
+    }
+
     async fn changes(&self, position: Option<Position>) -> Result<Changes> {
         self.follow(position).await
     }
@@ -349,43 +363,5 @@ impl Store for Redis {
         let within = self.settings.command_timeout;
         futures::future::join(self.pool.close(within), self.feed.close(within)).await;
         Ok(())
-    }
-}
-
-/// Follows the server's clock and settings, and asks one that has stopped
-/// answering until it answers.
-async fn pulse(pool: Arc<Pool>, shared: Arc<Shared>, patience: Duration) {
-    let mut ticks = 0;
-    let (mut pause, mut silence) = (TICK, 0u32);
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            // Asked at once: it may have been this process that stood still.
-            () = shared.breaker.opened.notified() => {}
-        }
-        pause = TICK;
-        match pool.time(patience).await {
-            Ok(()) => {
-                silence = 0;
-                shared.breaker.answered();
-            }
-            Err(Fault::Timeout) => {
-                shared.breaker.timed_out();
-                pause = PROBE;
-                silence += 1;
-                if silence % SILENCE == 0 {
-                    pool.renew();
-                }
-                continue;
-            }
-            Err(_) => continue,
-        }
-        ticks += 1;
-        if ticks % SETTINGS_TICKS == 0
-            && let Ok(info) = pool.command("INFO", ClusterHash::Random, &[]).await
-            && let Ok(server) = Server::read(&reply::text(&info).unwrap_or_default(), true)
-        {
-            shared.met(&server);
-        }
     }
 }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use bytes::Bytes;
-use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata};
+use redb::{Database, Range, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata};
 
 use super::{
     super::{
@@ -42,6 +42,20 @@ impl Snapshot {
             expiries: transaction.open_table(EXPIRIES)?,
             openings: transaction.open_table(OPENINGS)?,
         })
+    }
+
+    /// What is kept of a space.
+    pub(super) fn state(&self, space: &Space) -> Result<State> {
+        read_state(&self.spaces, space)
+    }
+
+    /// What is stored from one key to before another.
+    pub(super) fn records(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Range<'static, &'static [u8], &'static [u8]>> {
+        Ok(self.records.range(from..to)?)
     }
 
     /// Rows of records and of spaces.

@@ -122,6 +122,7 @@ impl Writer {
         }
         self.shared.closed.store(true, Ordering::Release);
         self.shared.snapshot.store(None);
+        self.shared.pins.clear();
         self.shared.watch.break_off();
         let result = self.close();
         self.shared.history.wake();
@@ -318,6 +319,7 @@ impl Writer {
     /// Deletes some of what is over.
     fn sweep(&mut self) {
         self.swept = Instant::now();
+        self.shared.pins.end(self.shared.clock.now_ms());
         if self.broken.is_some() {
             return;
         }

@@ -1,5 +1,5 @@
 -- Applies one batch to one space, wholly or not at all. The line with `#!lua`
--- and its flags, and state.lua, are put before this text by script.rs.
+-- and its flags, state.lua and keep.lua are put before this text by script.rs.
 --
 -- KEYS: 1 the state, 2 the bucket ends (ZSET), 3 the bucket sums (HASH), 4 the
 --   openings (HASH), 5 to 4 + n the records of the n writes, then index ZSETs (that of
@@ -96,8 +96,8 @@ if due > 0 then
     local first = call('ZRANGE', KEYS[2], 0, 0)
     due = first[1] and tonumber(first[1]) or 0
     unreaped = due > 0 and due < now
-    call('SET', KEYS[1], pack(STATE, removed == 2 and 4 or 3, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
-      at, integral_high, integral_low, operations, carried_high, carried_low, expired))
+    call('SET', KEYS[1], pack(STATE, format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
+      at, integral_high, integral_low, operations, carried_high, carried_low, expired) .. pin)
     -- 'M': usage may turn out lower, and the meters would pass over buckets' ends;
     -- the caller reaps on and comes again.
     if unreaped and mode ~= 2 then return 'M' end
@@ -129,6 +129,8 @@ end
 
 -- Decide. `new_heads[i]` is the record's new head, '' to remove it, or nil.
 local outcomes, new_heads, ends, values = {}, {}, {}, {}
+-- Which writes change a record that a pin needs.
+local needed
 local changed = step > 0
 for i = 1, n do
   local options = ARGV[2 * i]
@@ -144,6 +146,10 @@ for i = 1, n do
     if expire > 0 then
       if not now then clock() end
       if expire <= now then found, over = 0, true end
+    end
+    if found > 0 and found <= pinned then
+      needed = needed or {}
+      needed[i] = true
     end
     if keeps % 2 == 1 and found <= unpack_bytes('>I7', options, 25) then found = 0 end
     if metered == 1 then
@@ -289,10 +295,11 @@ for i = 1, n do
       path = string.sub(key, -unpack_bytes('>I4', options, 14))
     end
     if new_head == '' then
-      call('DEL', key)
+      if not (needed and needed[i] and displace(key)) then call('DEL', key) end
       if index > 0 then call('ZREM', KEYS[index], path) end
       if leaving then call('ZREM', leaving, path) end
     elseif action == 1 then
+      if needed and needed[i] then displace(key) end
       if ends[i] then
         call('SET', key, new_head .. ARGV[2 * i + 1], 'PXAT', ends[i])
       else
@@ -303,6 +310,7 @@ for i = 1, n do
     elseif new_head == heads[key] then
       -- Only the last touch of a record: Redis 7.0 removes it at once where the end is
       -- past by the time this is run, and another touch would bring back a head alone.
+      if needed and needed[i] then keep_head(key) end
       call('SETRANGE', key, 0, new_head)
       if ends[i] then call('PEXPIREAT', key, ends[i]) else call('PERSIST', key) end
       if leaving then call('ZADD', leaving, ends[i] or 'inf', path) end
@@ -392,21 +400,27 @@ if step > 1 then
   call('UNLINK', KEYS[2], KEYS[3])
   gen = gen + 1
 end
-if fence then removed = 2 elseif step == 3 then removed = 1 end
+if fence then
+  removed = 2
+  if format < 5 then format = 4 end
+elseif step == 3 then
+  removed = 1
+end
 if step > 0 and not fence then ep = era and ep - ep % ERA + ERA or ep + 1 end
 if ep == 0 and mode ~= 2 then ep = 1; dirty = true end
 
 if step == 3 then
   at, integral_high, integral_low, operations, carried_high, carried_low = 0, 0, 0, 0, 0, 0
   call('UNLINK', KEYS[4])
+  format, pin = 3, ''
 end
 
-local saved = pack(STATE, removed == 2 and 4 or 3, removed, ep, gen, seq, bytes, entries, orphaned, mark,
+local saved = pack(STATE, format, removed, ep, gen, seq, bytes, entries, orphaned, mark,
   due, at, integral_high, integral_low, operations, carried_high, carried_low, expired)
 if step == 3 then
   call('SET', KEYS[1], saved, 'PX', 3600000)
 elseif dirty or step > 0 then
-  call('SET', KEYS[1], saved)
+  call('SET', KEYS[1], saved .. pin)
 end
 return (unreaped and 'k' or 'K') .. saved .. before .. table.concat(outcomes)
   .. table.concat(values)

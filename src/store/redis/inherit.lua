@@ -37,7 +37,7 @@ if metered == 1 then
   end
 end
 
-local saved = pack(STATE, 3, 0, ep, gen, seq, bytes, entries, orphaned, mark, due,
+local saved = pack(STATE, format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
   at, integral_high, integral_low, operations, carried_high, carried_low, expired)
-call('SET', KEYS[1], saved)
+call('SET', KEYS[1], saved .. pin)
 return 'K' .. saved

@@ -46,6 +46,21 @@ pub(super) fn log(space: &Space) -> Bytes {
     named(space, b"n")
 }
 
+/// The list of what is kept for a pin; keep.lua makes these names, too.
+pub(super) fn kept(space: &Space, pin: &[u8]) -> Bytes {
+    marked(space, b"y:", pin)
+}
+
+/// A record that is kept for a pin, by its place in the list.
+pub(super) fn kept_record(list: &[u8], place: u64) -> Bytes {
+    [list, format!(":{place}").as_bytes()].concat().into()
+}
+
+/// The former head of a record of this name in its space.
+pub(super) fn kept_head(list: &[u8], name: &[u8]) -> Bytes {
+    [list, b":t:", name].concat().into()
+}
+
 /// What commit.lua and reclaim.lua take before all other keys.
 pub(super) fn counters(space: &Space) -> Vec<Bytes> {
     vec![
@@ -297,6 +312,9 @@ mod tests {
             &stamp(&space, b"s"),
             &once(&space, b"o"),
             &window(&space, b"w"),
+            &kept(&space, b"p"),
+            &kept_record(&kept(&space, b"p"), 7),
+            &kept_head(&kept(&space, b"p"), b"k:1:x"),
         ] {
             assert!(name.starts_with(tag.as_bytes()));
         }
@@ -336,6 +354,9 @@ mod tests {
             stamp(&space, b"k:1:x"),
             once(&space, b"k:1:x"),
             window(&space, b"k:1:x"),
+            kept(&space, b"k:1:x"),
+            kept_record(&kept(&space, b"p"), 7),
+            kept_head(&kept(&space, b"p"), b"k:1:x"),
         ] {
             assert_eq!(read(&space, &other), Some(Name::Other));
         }

@@ -48,6 +48,11 @@ impl Pool {
         }
     }
 
+    /// Whether it is a Cluster's.
+    pub(super) fn is_clustered(&self) -> bool {
+        self.clustered
+    }
+
     /// A connection that can be used, or why there is none.
     pub(super) fn link(&self) -> Result<&Link> {
         let mut down = None;

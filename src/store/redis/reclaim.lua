@@ -1,5 +1,6 @@
 -- Removes records that can no longer be reached, and uncounts each in the same
--- step, so that a repetition uncounts nothing twice. state.lua stands before it.
+-- step, so that a repetition uncounts nothing twice. state.lua and keep.lua stand
+-- before it.
 --
 -- KEYS: 1 the state, 2 the bucket ends (ZSET), 3 the bucket sums (HASH), 4 the
 --   openings (HASH), then the candidates, at most 128.
@@ -34,7 +35,7 @@ for i = 5, #KEYS do
   if orphans == 1 then
     local length = metered == 1 and redis.pcall('STRLEN', key) or 0
     if type(length) == 'table' then length = 0 end
-    call('UNLINK', key)
+    if not (length > 0 and pinned > 0 and displace_past(key)) then call('UNLINK', key) end
     if length > 0 then
       count = count + 1
       sum = sum + length + path
@@ -42,10 +43,11 @@ for i = 5, #KEYS do
   else
     local head = redis.pcall('GETRANGE', key, 0, 19)
     if type(head) == 'string' and #head == 20 and byte(head) == 1 then
-      local _, found, _, stop = unpack_bytes('>BI7I6I6', head)
+      local _, found, expire, stop = unpack_bytes('>BI7I6I6', head)
       if found <= version then
         local size = call('STRLEN', key) + path
-        call('UNLINK', key)
+        local needed = found <= pinned and (expire == 0 or expire > now)
+        if not (needed and displace(key)) then call('UNLINK', key) end
         count = count + 1
         sum = sum + size
         if stop == 0 or stop > mark then
@@ -85,13 +87,13 @@ if state then
     end
     at = now
   end
-  local saved = pack(STATE, removed == 2 and 4 or 3, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
+  local saved = pack(STATE, format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
     at, integral_high, integral_low, operations, carried_high, carried_low, expired)
   if gone then
     -- The mark of the removed space stays for an hour after the last visit.
     call('SET', KEYS[1], saved, 'PX', 3600000)
   else
-    call('SET', KEYS[1], saved)
+    call('SET', KEYS[1], saved .. pin)
   end
 end
 return { count, sum }

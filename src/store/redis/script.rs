@@ -43,7 +43,11 @@ impl Script {
     }
 }
 
-const COMMIT: &str = concat!(include_str!("state.lua"), include_str!("commit.lua"));
+const COMMIT: &str = concat!(
+    include_str!("state.lua"),
+    include_str!("keep.lua"),
+    include_str!("commit.lua")
+);
 
 /// All scripts.
 #[derive(Debug)]
@@ -65,6 +69,11 @@ pub(super) struct Scripts {
     pub(super) log: Script,
     /// Needs hardly more memory than what it replaces.
     pub(super) inherit: Script,
+    pub(super) pin: Script,
+    pub(super) renew: Script,
+    pub(super) unpin: Script,
+    pub(super) copies: Script,
+    pub(super) pinned: Script,
 }
 
 impl Scripts {
@@ -76,7 +85,11 @@ impl Scripts {
             records: Script::new("no-writes", include_str!("records.lua")),
             reclaim: Script::new(
                 "allow-oom",
-                concat!(include_str!("state.lua"), include_str!("reclaim.lua")),
+                concat!(
+                    include_str!("state.lua"),
+                    include_str!("keep.lua"),
+                    include_str!("reclaim.lua")
+                ),
             ),
             sweep: Script::new("allow-oom", include_str!("sweep.lua")),
             tally: Script::new("", include_str!("tally.lua")),
@@ -88,10 +101,30 @@ impl Scripts {
                 "allow-oom",
                 concat!(include_str!("state.lua"), include_str!("inherit.lua")),
             ),
+            pin: Script::new(
+                "",
+                concat!(include_str!("state.lua"), include_str!("pin.lua")),
+            ),
+            renew: Script::new(
+                "allow-oom",
+                concat!(include_str!("point.lua"), include_str!("renew.lua")),
+            ),
+            unpin: Script::new(
+                "allow-oom",
+                concat!(include_str!("point.lua"), include_str!("unpin.lua")),
+            ),
+            copies: Script::new(
+                "no-writes",
+                concat!(include_str!("point.lua"), include_str!("copies.lua")),
+            ),
+            pinned: Script::new(
+                "no-writes",
+                concat!(include_str!("point.lua"), include_str!("pinned.lua")),
+            ),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 12] {
+    pub(super) fn all(&self) -> [&Script; 17] {
         [
             &self.commit,
             &self.release,
@@ -105,6 +138,11 @@ impl Scripts {
             &self.meters,
             &self.log,
             &self.inherit,
+            &self.pin,
+            &self.renew,
+            &self.unpin,
+            &self.copies,
+            &self.pinned,
         ]
     }
 }

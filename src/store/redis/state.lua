@@ -6,29 +6,37 @@
 -- of bytes held over time, outgrow Lua's exact numbers, so each is kept in two:
 -- wholes of 2^48 and the rest. Whoever changes `bytes` advances the integral first,
 -- with what was held. `removed` is 1 where the space was, and 2 where it is fenced: then
--- the format is 4, which a release that knows no fence refuses. A function costs each variable that it shares with its
--- script, on every call; so these share next to none.
+-- the format is 4, which a release that knows no fence refuses. While the space is
+-- pinned it is 5, and what is known of the pin follows the rest: pins.rs has it. A
+-- function costs each variable that it shares with its script, on every call; so these
+-- share next to none.
 
 local call, KEYS, ARGV = redis.call, KEYS, ARGV
 local pack, unpack_bytes, byte = struct.pack, struct.unpack, string.byte
 local STATE = '>BBI6I6I7I7I6I7I6I6I6I6I6I7I2I6I6'
 
 local state = call('GET', KEYS[1])
+local format, pin = 3, ''
 local removed, ep, gen, seq, bytes, entries, orphaned, mark, due = 0, 0, 0, 0, 0, 0, 0, 0, 0
 local at, integral_high, integral_low, operations, carried_high, carried_low = 0, 0, 0, 0, 0, 0
 local expired = 0
 if state then
-  local format
+  local former
   if #state == 92 and (byte(state) == 3 or byte(state) == 4) then
     format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
       at, integral_high, integral_low, operations, carried_high, carried_low, expired =
       unpack_bytes(STATE, state)
-  elseif #state == 86 and byte(state) == 2 then
+  elseif #state == 140 and byte(state) == 5 then
     format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
+      at, integral_high, integral_low, operations, carried_high, carried_low, expired =
+      unpack_bytes(STATE, state)
+    pin = string.sub(state, 93)
+  elseif #state == 86 and byte(state) == 2 then
+    former, removed, ep, gen, seq, bytes, entries, orphaned, mark, due,
       at, integral_high, integral_low, operations, carried_high, carried_low =
       unpack_bytes('>BBI6I6I7I7I6I7I6I6I6I6I6I7I2I6', state)
   elseif #state == 53 and byte(state) == 1 then
-    format, removed, ep, gen, seq, bytes, entries, orphaned, mark, due =
+    former, removed, ep, gen, seq, bytes, entries, orphaned, mark, due =
       unpack_bytes('>BBI6I6I7I7I6I7I6I6', state)
   else
     return redis.error_reply('CORRUPT the state of a space')

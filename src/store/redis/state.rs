@@ -11,16 +11,23 @@ use crate::store::{Opening, Reading, Result, Usage, View};
 const FORMAT: u8 = 3;
 /// The same of a space that is fenced: a release that knows no fence must not write.
 const FENCED_FORMAT: u8 = 4;
+/// The same while the space is pinned: what is known of the pin follows, and a release
+/// that knows no pin must not write.
+const PINNED_FORMAT: u8 = 5;
 const METERED_FORMAT: u8 = 2;
 const FORMER_FORMAT: u8 = 1;
 const FORMER_BYTES: usize = 2 + 6 + 6 + 7 + 7 + 6 + 7 + 6 + 6;
 const METERED_BYTES: usize = FORMER_BYTES + 6 + 6 + 6 + 7 + 8;
+/// Bytes of a state, without what follows where it is pinned.
 pub(super) const STATE_BYTES: usize = METERED_BYTES + 6;
+
 /// A space's view and counters; one that was never written has none but zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) removed: bool,
     pub(super) view: View,
+    /// The last version given.
+    pub(super) version: u64,
     pub(super) bytes: u64,
     pub(super) entries: u64,
     pub(super) orphaned: u64,
@@ -41,7 +48,7 @@ impl State {
             return Ok(Self::default());
         };
         let (metered, expiring) = match (stored.get_u8(), stored.len() + 1) {
-            (FORMAT | FENCED_FORMAT, STATE_BYTES..) => (true, true),
+            (PINNED_FORMAT | FENCED_FORMAT | FORMAT, STATE_BYTES..) => (true, true),
             (METERED_FORMAT, METERED_BYTES..) => (true, false),
             (FORMER_FORMAT, FORMER_BYTES..) => (false, false),
             _ => return Err(fault::corrupt("the state of a space is unreadable")),
@@ -51,7 +58,7 @@ impl State {
             epoch: stored.get_uint(6),
             generation: stored.get_uint(6),
         };
-        stored.advance(7);
+        let version = stored.get_uint(7);
         let bytes = stored.get_uint(7);
         let entries = stored.get_uint(6);
         let orphaned = stored.get_uint(7);
@@ -66,6 +73,7 @@ impl State {
         Ok(Self {
             removed,
             view,
+            version,
             bytes,
             entries,
             orphaned,
@@ -203,7 +211,7 @@ mod tests {
             stored(1, &[])[..52].to_vec(),
             stored(2, &[0; 32]).to_vec(),
             stored(3, &[0; 38]).to_vec(),
-            stored(5, &[0; 38]).to_vec(),
+            stored(6, &[0; 38]).to_vec(),
         ] {
             assert!(matches!(State::read(Some(&bad)), Err(Error::Corrupt(_))));
         }

@@ -57,7 +57,6 @@
 
 mod canary;
 mod line;
-mod slots;
 mod teller;
 
 use std::{sync::Arc, time::Duration};

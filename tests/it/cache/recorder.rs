@@ -10,9 +10,9 @@ use std::sync::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Key, Lease, Leased,
-    Meters, Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store,
-    Tallied, Tally, Unit, Usage, Watch, Watched,
+    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Keep, Key, Lease, Leased,
+    Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed,
+    Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage, Watch, Watched,
 };
 use tokio::sync::watch;
 
@@ -190,6 +190,24 @@ impl Store for Recorder {
         limit: usize,
     ) -> Result<Reclaimed> {
         self.store.reclaim(space, what, after, limit).await
+    }
+
+    async fn pin(&self, space: &Space, keep: Keep) -> Result<Pinning> {
+        self.store.pin(space, keep).await
+    }
+
+    async fn pinned(
+        &self,
+        pins: &[Pin],
+        tables: &[Table],
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<PinnedPage> {
+        self.store.pinned(pins, tables, after, limit).await
+    }
+
+    async fn unpin(&self, pin: &Pin) -> Result<()> {
+        self.store.unpin(pin).await
     }
 
     async fn changes(&self, position: Option<Position>) -> Result<Changes> {

@@ -16,6 +16,7 @@ mod lingering;
 mod listing;
 mod log;
 mod meters;
+pub mod pins;
 mod reclaim;
 mod renewal;
 mod steps;
@@ -209,6 +210,23 @@ crate::store::on_every_backend!(cases, {
         meters_end_with_their_space
         the_first_move_of_a_unit_opens_it
         no_metered_operation_is_lost_among_many;
+    pins:
+        a_pinned_space_is_read_as_it_was
+        a_pin_counts_what_it_yields
+        what_is_flushed_and_reclaimed_stays_pinned
+        what_is_swept_stays_pinned
+        what_has_ended_is_not_pinned
+        a_touched_record_has_its_former_end
+        one_pin_at_a_time
+        a_removed_space_has_no_pin
+        a_pin_that_is_not_read_is_lost
+        a_pin_that_is_read_lasts
+        large_values_are_pinned_whole
+        many_spaces_are_read_in_one_walk
+        random_writes_beside_a_walk_change_nothing
+        many_writers_beside_a_walk_change_nothing
+        a_space_never_written_can_be_pinned
+        misuse_of_pins_is_named;
     watch:
         without_a_watcher_nothing_is_vouched_for;
 });

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
     Audit, Batch, Calls, Changes, Check, Commit, Counters, Cursor, Elapsed, Gauges, Handle, Health,
-    Incarnation, Key, Lease, Leased, Meters, Notes, Observed, Page, Position, Query, Read, Reclaim,
-    Reclaimed, Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage, Write, deadline,
-    embedded::Embedded, with_deadline,
+    Incarnation, Keep, Key, Lease, Leased, Meters, Notes, Observed, Page, Pin, PinnedPage, Pinning,
+    Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Table, Tallied, Tally,
+    Unit, Usage, Write, deadline, embedded::Embedded, with_deadline,
 };
 use tokio::time::Instant;
 
@@ -55,6 +55,21 @@ impl Store for Stuck {
         _: Option<Cursor>,
         _: usize,
     ) -> Result<Reclaimed> {
+        pending().await
+    }
+    async fn pin(&self, _: &Space, _: Keep) -> Result<Pinning> {
+        pending().await
+    }
+    async fn pinned(
+        &self,
+        _: &[Pin],
+        _: &[Table],
+        _: Option<Cursor>,
+        _: usize,
+    ) -> Result<PinnedPage> {
+        pending().await
+    }
+    async fn unpin(&self, _: &Pin) -> Result<()> {
         pending().await
     }
     async fn changes(&self, _: Option<Position>) -> Result<Changes> {
@@ -145,6 +160,12 @@ async fn every_call_is_counted_by_its_method() {
         .reclaim(&space, Reclaim::Orphans { below: 0 }, None, 1)
         .await
         .unwrap();
+    let Pinning::Pinned(pin) = store.pin(&space, Keep::default()).await.unwrap() else {
+        panic!("nobody has pinned it")
+    };
+    let pins = std::slice::from_ref(&pin);
+    store.pinned(pins, &Table::ALL, None, 1).await.unwrap();
+    store.unpin(&pin).await.unwrap();
     store.changes(None).await.unwrap();
     store.notes(&space, None, 1).await.unwrap();
     store.ping().await.unwrap();
@@ -161,6 +182,9 @@ async fn every_call_is_counted_by_its_method() {
         lease: 1,
         audit: 1,
         reclaim: 1,
+        pin: 1,
+        pinned: 1,
+        unpin: 1,
         changes: 1,
         notes: 1,
         ping: 1,

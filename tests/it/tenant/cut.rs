@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
-    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Key, Lease, Leased,
-    Meters, Notes, Page, Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store,
-    Tallied, Tally, Unit, Usage,
+    Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Keep, Key, Lease, Leased,
+    Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed,
+    Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage,
 };
 
 /// Lets so many commits through; then the store is gone.
@@ -93,6 +93,24 @@ impl Store for Cut {
         limit: usize,
     ) -> Result<Reclaimed> {
         self.alive()?.reclaim(space, what, after, limit).await
+    }
+
+    async fn pin(&self, space: &Space, keep: Keep) -> Result<Pinning> {
+        self.alive()?.pin(space, keep).await
+    }
+
+    async fn pinned(
+        &self,
+        pins: &[Pin],
+        tables: &[Table],
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<PinnedPage> {
+        self.alive()?.pinned(pins, tables, after, limit).await
+    }
+
+    async fn unpin(&self, pin: &Pin) -> Result<()> {
+        self.alive()?.unpin(pin).await
     }
 
     async fn changes(&self, position: Option<Position>) -> Result<Changes> {

@@ -22,8 +22,10 @@ impl Writer {
     /// Tells the number of the last commit that the file holds.
     pub(super) fn get_up(&mut self, error: Error) -> Option<u64> {
         self.broken = Some((error, Instant::now()));
-        // What readers see from now on may be older than what they saw.
+        // What readers see from now on may be older than what they saw, and the
+        // moments they hold on to are of a file that is given up.
         self.shared.watch.break_off();
+        self.shared.pins.clear();
         self.database = None;
         let number = match self.reopen(Disk::Sheltered) {
             Ok(number) => Some(number),
@@ -66,6 +68,7 @@ impl Writer {
             return Err(error);
         }
         self.shared.watch.break_off();
+        self.shared.pins.clear();
         self.database = None;
         match self
             .reopen(Disk::Written)

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use fred::types::{Resp3Frame, cluster::ClusterRouting};
 
-use super::{line::Wire, slots::Slots};
+use super::{super::slots::Slots, line::Wire};
 use crate::store::{
     Result,
     redis::{

@@ -19,9 +19,9 @@ use tokio::{sync::broadcast::Receiver, task::JoinError, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    super::slots::Slots,
     PULSE,
     canary::{self, Canary},
-    slots::Slots,
     teller::Teller,
 };
 use crate::store::{

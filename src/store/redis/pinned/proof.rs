@@ -1,0 +1,67 @@
+//! Proves what no script sees: that servers are the processes that they were, and
+//! have their slots to themselves. It does not know what is read there.
+
+use bytes::Bytes;
+use fred::types::ClusterHash;
+
+use super::{
+    super::{
+        Redis,
+        fault::{self, Fault},
+        reply,
+        slots::Slots,
+    },
+    slot,
+    walk::Walk,
+};
+use crate::store::{Pin, Result};
+
+impl Redis {
+    /// Proves that the servers of the walk are the processes that they were; pins on
+    /// others are lost.
+    pub(super) async fn prove(&self, pins: &[Pin], walk: &mut Walk) -> Result<()> {
+        let mut lost = Vec::new();
+        for (server, here) in walk.servers() {
+            let Some(pin) = here.first().and_then(|at| pins.get(*at)) else {
+                continue;
+            };
+            if self.process(&slot(pin)).await? != server {
+                lost.extend(here);
+            }
+        }
+        lost.into_iter().for_each(|at| walk.lose(at));
+        Ok(())
+    }
+
+    /// The name of the process that has this slot.
+    pub(super) async fn process(&self, hash: &ClusterHash) -> Result<String> {
+        let section = [Bytes::from_static(b"server")];
+        let info = self.pool.command("INFO", hash.clone(), &section).await;
+        let info = reply::text(&info.map_err(Fault::of_read)?).unwrap_or_default();
+        info.lines()
+            .find_map(|line| line.strip_prefix("run_id:"))
+            .map(|name| name.trim().to_owned())
+            .ok_or_else(|| fault::unavailable("it does not say which process it is"))
+    }
+
+    /// Which of these pins' slots the server has to itself that has this slot.
+    pub(super) async fn own(
+        &self,
+        pins: &[Pin],
+        here: &[usize],
+        hash: &ClusterHash,
+    ) -> Result<Vec<bool>> {
+        if !self.pool.is_clustered() {
+            return Ok(vec![true; here.len()]);
+        }
+        let nodes = [Bytes::from_static(b"NODES")];
+        let nodes = self.pool.command("CLUSTER", hash.clone(), &nodes).await;
+        let nodes = reply::text(&nodes.map_err(Fault::of_read)?).unwrap_or_default();
+        let slots = Slots::read(&nodes)?;
+        let own = here.iter().map(|at| match pins.get(*at).map(slot) {
+            Some(ClusterHash::Custom(slot)) => slots.contains(slot),
+            _ => false,
+        });
+        Ok(own.collect())
+    }
+}
