@@ -23,6 +23,7 @@ mod problem;
 mod schema;
 mod source;
 mod succession;
+mod tls;
 mod unit;
 mod validate;
 mod watch;
@@ -42,6 +43,7 @@ pub use problem::{Origin, Problem, Problems};
 pub use schema::DEFAULTS;
 pub use source::{Flag, Sources};
 pub use succession::{Change, Succession, means_the_same};
+pub use tls::Tls;
 pub use unit::{read_duration, read_size};
 pub use watch::Watch;
 pub use when_down::{WhenDown, WhenStoreIsDown};
@@ -146,6 +148,8 @@ pub struct Server {
     /// Listen beyond loopback although nothing is encrypted.
     #[serde(deserialize_with = "unit::switch")]
     pub allow_plaintext_beyond_loopback: bool,
+    /// TLS of `listen`.
+    pub tls: Tls,
 }
 
 /// How cores are used.

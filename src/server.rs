@@ -10,8 +10,10 @@ mod live;
 mod preface;
 mod probes;
 mod stores;
+mod tls;
 mod turn;
 mod warming;
+mod wire;
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
@@ -48,7 +50,7 @@ pub enum Error {
     /// What is not encrypted would be open to others than this machine.
     #[error(
         "{setting}: {address} is not a loopback address, and nothing is encrypted; \
-         listen on 127.0.0.1, or set server.allow_plaintext_beyond_loopback"
+         listen on 127.0.0.1, or set server.tls or server.allow_plaintext_beyond_loopback"
     )]
     Plaintext {
         /// The setting that names the address.
@@ -146,8 +148,10 @@ impl Server {
     pub async fn bind(loaded: Loaded, sources: Sources<'static>) -> Result<Self> {
         let config = loaded.config.clone();
         let server = &config.server;
-        let listener = listener::bind("server.listen", server.listen, server).await?;
-        let admin = listener::bind("server.admin_listen", server.admin_listen, server).await?;
+        let listener =
+            listener::bind("server.listen", server.listen, server, server.tls.is_on()).await?;
+        let admin =
+            listener::bind("server.admin_listen", server.admin_listen, server, false).await?;
         let admin_key = admin_key::obtain(&config)?;
         let memory = Arc::new(Memory::new(&config.cache.near));
         // Where nothing is kept, nobody needs to know.
@@ -156,7 +160,7 @@ impl Server {
             None => None,
         };
         let stores = Stores::open(&config, watcher)?;
-        let masters = Masters::new(&config.encryption.keys());
+        let masters = Arc::new(Masters::new(&config.encryption.keys()));
         if let Some(writing) = masters.writing() {
             tracing::info!(writing, known = ?masters, "master keys read");
         }
@@ -174,6 +178,7 @@ impl Server {
         let told = live::Told {
             parts: live.clone(),
             directory: directory.clone(),
+            masters: masters.clone(),
             memory: memory.clone(),
             health: health.clone(),
         };
@@ -192,7 +197,7 @@ impl Server {
             in_flight: InFlight::new(server.max_in_flight),
             directory,
             memory,
-            masters: Arc::new(masters),
+            masters,
             counters: Arc::default(),
             reflection,
             config,

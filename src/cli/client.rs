@@ -1,6 +1,8 @@
 //! Reaching a server: its address, the API key, deadlines. It does not know what
 //! is asked.
 
+mod tls;
+
 use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
@@ -17,7 +19,7 @@ use super::{
     output::Format,
 };
 use crate::{
-    config::{self, Config, Sources},
+    config::{self, Config, Sources, Tls},
     proto::v1::{
         cache_service_client::CacheServiceClient, state_service_client::StateServiceClient,
         tenant_service_client::TenantServiceClient,
@@ -35,8 +37,8 @@ pub(super) struct Global {
     /// if it exists].
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// The server's address [default: `server.listen` of the settings, which is
-    /// http://127.0.0.1:50051 where nothing else is set].
+    /// The server's address, https:// where it speaks TLS [default: `server.listen` of
+    /// the settings, which is http://127.0.0.1:50051 where nothing else is set].
     #[arg(long, global = true, value_name = "URL", env = "RIPTIDE_ADDRESS")]
     address: Option<String>,
     /// The API key. Without one, and for a server on this machine, the admin key
@@ -49,6 +51,9 @@ pub(super) struct Global {
         hide_env_values = true
     )]
     api_key: Option<String>,
+    /// Whose certificates are trusted, in PEM [default: those that this machine trusts].
+    #[arg(long, global = true, value_name = "FILE", env = "RIPTIDE_CA_FILE")]
+    ca_file: Option<PathBuf>,
     /// The tenant; may be left out with a tenant's own key.
     #[arg(long, global = true, value_name = "ID", env = "RIPTIDE_TENANT")]
     pub(super) tenant: Option<String>,
@@ -120,23 +125,34 @@ impl Client {
         let key = key
             .transpose()
             .map_err(|_| Failure::usage("--key: not the text of an API key"))?;
-        Self::reach(uri, key, global.timeout).await
+        Self::reach(uri, key, global).await
     }
 
     /// Connects for what needs no API key.
     pub(super) async fn connect_without_key(global: &Global) -> Result<Self, Failure> {
-        Self::reach(address(global, &global.settings())?, None, global.timeout).await
+        Self::reach(address(global, &global.settings())?, None, global).await
     }
 
     async fn reach(
         uri: Uri,
         key: Option<MetadataValue<Ascii>>,
-        timeout: Duration,
+        global: &Global,
     ) -> Result<Self, Failure> {
+        let timeout = global.timeout;
         let endpoint = Endpoint::from(uri.clone())
             .connect_timeout(timeout)
             .tcp_nodelay(true);
-        let reached = tokio::time::timeout(timeout, endpoint.connect()).await;
+        let connecting = async {
+            if uri.scheme_str() == Some("https") {
+                return tls::connect(&uri, endpoint, global.ca_file.as_deref()).await;
+            }
+            let connected = endpoint.connect().await;
+            Ok(connected.map_err(|error| innermost(&error)))
+        };
+        let reached = match tokio::time::timeout(timeout, connecting).await {
+            Ok(reached) => Ok(reached?),
+            Err(elapsed) => Err(elapsed),
+        };
         let failure = |cause: String| {
             let message = format!("cannot reach a server at {uri}: {cause} (UNAVAILABLE)");
             Failure::new(Exit::Unavailable, message)
@@ -148,7 +164,7 @@ impl Client {
                 key,
                 timeout,
             }),
-            Ok(Err(error)) => Err(failure(innermost(&error))),
+            Ok(Err(error)) => Err(failure(error)),
             Err(_) => Err(failure("no answer in time".to_owned())),
         }
     }
@@ -206,13 +222,22 @@ fn address(global: &Global, settings: &Config) -> Result<Uri, Failure> {
                 }
                 _ => {}
             }
-            format!("http://{listen}")
+            let scheme = match &settings.server.tls {
+                Tls {
+                    cert_file: Some(_),
+                    key_file: Some(_),
+                    ..
+                } => "https",
+                _ => "http",
+            };
+            format!("{scheme}://{listen}")
         }
     };
-    let usage = || Failure::usage(format!("--address: {text:?} is not http://<host>:<port>"));
+    let allowed = "is not http://<host>:<port> or https://<host>:<port>";
+    let usage = || Failure::usage(format!("--address: {text:?} {allowed}"));
     let uri: Uri = text.parse().map_err(|_| usage())?;
     match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(_)) => Ok(uri),
+        (Some("http" | "https"), Some(_)) => Ok(uri),
         _ => Err(usage()),
     }
 }

@@ -139,6 +139,8 @@ struct Hint {
     export_key: Option<String>,
     /// Whether another terminal has to be told the address.
     export_address: bool,
+    /// Whether it speaks TLS.
+    in_tls: bool,
 }
 
 impl Hint {
@@ -183,6 +185,7 @@ impl Hint {
             admin_key,
             export_key,
             export_address,
+            in_tls: config.server.tls.is_on(),
         }
     }
 
@@ -196,7 +199,8 @@ impl Hint {
             if address.ip().is_unspecified() {
                 address.set_ip([127, 0, 0, 1].into());
             }
-            commands.push(format!("export RIPTIDE_ADDRESS=http://{address}"));
+            let scheme = if self.in_tls { "https" } else { "http" };
+            commands.push(format!("export RIPTIDE_ADDRESS={scheme}://{address}"));
         }
         commands.extend(self.export_key.clone());
         commands.push(format!("{program} tenant create acme"));

@@ -35,12 +35,12 @@ const EFFECTS: [(&str, Effect); 17] = [
     ("cache.warm_start", Effect::Restart),
     ("drain", Effect::Reload),
     ("encryption", Effect::Reload),
-    ("encryption.master_keys", Effect::Restart),
     ("log", Effect::Reload),
     ("log.format", Effect::Restart),
     ("reload", Effect::Reload),
     // Listeners, threads and connections are as they were made.
     ("server", Effect::Restart),
+    ("server.tls", Effect::Reload),
     ("store", Effect::Restart),
     ("redis", Effect::Restart),
     ("tenant", Effect::Reload),
@@ -48,10 +48,7 @@ const EFFECTS: [(&str, Effect); 17] = [
 
 /// A setting that can be reloaded, but never beyond one that cannot be: where the
 /// second is changed too, the first may have to wait for it.
-pub(super) const BOUND: [(&str, &str); 2] = [
-    ("cache.max_value_bytes", "server.max_message_bytes"),
-    ("encryption.enabled", "encryption.master_keys"),
-];
+pub(super) const BOUND: [(&str, &str); 1] = [("cache.max_value_bytes", "server.max_message_bytes")];
 
 /// When a setting that was changed is in force; `None` for a path of which that was
 /// never said.

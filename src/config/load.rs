@@ -10,7 +10,7 @@ use super::{
     Config, Origin, Problems,
     schema::Schema,
     source::{self, Given, Sources},
-    validate,
+    tls, validate,
 };
 
 /// A configuration that may be used, and where it came from.
@@ -40,6 +40,13 @@ pub struct Setting {
 const BACKEND: &str = "store.backend";
 const URL: &str = "redis.url";
 
+impl Loaded {
+    /// The files that settings name and that were read with them.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.config.server.tls.files().cloned().collect()
+    }
+}
+
 /// Puts the layers together: the defaults, a file, the environment, flags.
 ///
 /// # Errors
@@ -51,6 +58,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
     let (above, file) = source::layers(sources, &schema, &mut problems);
     layer.extend(above);
     choose_backend(&mut layer);
+    tls::add(sources, &mut layer, &mut problems);
     build(layer, file, problems)
 }
 
@@ -192,6 +200,7 @@ fn settings(layer: &Layer, schema: &Schema) -> Vec<Setting> {
         value: match &given.value {
             ValueKind::Nil => "~".to_owned(),
             _ if schema.secret(path) => "(redacted)".to_owned(),
+            ValueKind::String(text) if path == tls::CERTIFICATE => tls::shown(text),
             ValueKind::String(text) => yaml(text),
             other => other.to_string(),
         },

@@ -37,7 +37,12 @@ const NAMED: [(&str, &[(&str, ValueKind)]); 3] = [
     ("quotas.modes", &[("", ValueKind::Nil)]),
 ];
 /// Settings that are never shown.
-const SECRETS: [&str; 3] = ["auth.admin_key", "encryption.master_keys", "redis.url"];
+const SECRETS: [&str; 4] = [
+    super::tls::KEY,
+    "auth.admin_key",
+    "encryption.master_keys",
+    "redis.url",
+];
 
 /// The settings there are, with their defaults.
 pub(super) struct Schema {

@@ -114,9 +114,9 @@ fn read_anew(path: &Path) -> io::Result<String> {
 }
 
 impl Sources<'_> {
-    /// A number that is another one, as good as surely, when the file of settings or
-    /// a secret's file says something else, or cannot be read any more.
-    pub fn fingerprint(&self) -> u64 {
+    /// A number that is another one, as good as surely, when the file of settings, a
+    /// secret's file or one of these says something else, or cannot be read any more.
+    pub fn fingerprint(&self, more: &[PathBuf]) -> u64 {
         let named = self.env.iter().filter(|(name, value)| {
             name.starts_with(PREFIX) && name.ends_with(SECRET_FILE) && !value.is_empty()
         });
@@ -125,6 +125,7 @@ impl Sources<'_> {
         for path in [self.named().unwrap_or_else(|| FILE.into())]
             .into_iter()
             .chain(secrets)
+            .chain(more.iter().cloned())
         {
             let content = (self.read)(&path);
             content.map_err(|error| error.kind()).hash(&mut hasher);
@@ -149,10 +150,17 @@ impl fmt::Debug for Sources<'_> {
 }
 
 /// What a source says of one setting.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Given {
     pub(super) value: ValueKind,
     pub(super) origin: Origin,
+}
+
+impl fmt::Debug for Given {
+    // The value may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.origin.fmt(f)
+    }
 }
 
 impl Given {

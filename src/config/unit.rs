@@ -146,6 +146,12 @@ pub(super) fn text<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Err
     })
 }
 
+pub(super) fn optional_path<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    optional(value, "a path", |text| Some(PathBuf::from(text)))
+}
+
 pub(super) fn path<'de, D: Deserializer<'de>>(value: D) -> Result<PathBuf, D::Error> {
     required(value, "a path", |text| {
         Some(PathBuf::from(text)).filter(|_| !text.is_empty())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{Backend, Config, master_key, plan, price, unit::write_duration, watch};
+use super::{Backend, Config, master_key, plan, price, tls, unit::write_duration, watch};
 
 pub(super) const KIB: usize = 1 << 10;
 pub(super) const MIB: usize = 1 << 20;
@@ -83,12 +83,15 @@ fn server(config: &Config, note: Note<'_>) {
         Duration::from_millis(10),
         minute,
     );
-    if !server.listen.ip().is_loopback() && !server.allow_plaintext_beyond_loopback {
+    tls::check(&server.tls, note);
+    let open = server.allow_plaintext_beyond_loopback || server.tls.is_on();
+    if !server.listen.ip().is_loopback() && !open {
         note(
             "server.listen",
             format!(
                 "{} is beyond loopback, and nothing encrypts the calls; listen on 127.0.0.1 or [::1], \
-                 or set server.allow_plaintext_beyond_loopback to true where something else protects them",
+                 set server.tls, or set server.allow_plaintext_beyond_loopback to true where something \
+                 else protects them",
                 server.listen
             ),
         );

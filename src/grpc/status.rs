@@ -1,6 +1,7 @@
 //! The only way an error becomes a status: its code, its reason, and the
 //! details the contract names. It does not know which RPC failed.
 
+mod detail;
 mod partial;
 
 use std::{collections::HashMap, time::Duration};
@@ -15,6 +16,7 @@ use tonic_types::pb;
 
 pub(super) use partial::partial;
 
+use self::detail::{any, bad_request, cut};
 use super::Context;
 use crate::error::{Error, Kind, Violation};
 
@@ -34,10 +36,6 @@ const MESSAGE_BYTES: usize = 512;
 
 /// A text inside a detail is cut to so many bytes.
 const TEXT_BYTES: usize = 256;
-
-/// Bytes of the violations of one request, so that all details stay within
-/// [`DETAILS_BYTES`].
-const VIOLATIONS_BYTES: usize = 2048;
 
 /// When a retry is worth it after the server shed a call, or others wrote the
 /// same resource.
@@ -367,49 +365,6 @@ fn pushback_ms(error: &Error) -> Option<i64> {
         Error::MaxTenants { .. } | Error::StoreFull | Error::ObjectsFull(_) => Some(-1),
         _ => None,
     }
-}
-
-/// The violations, as many as fit; the last says how many did not.
-fn bad_request(violations: &[Violation]) -> pb::BadRequest {
-    let mut listed = Vec::new();
-    let mut bytes = 0;
-    for (index, violation) in violations.iter().enumerate() {
-        let next = field_violation(&violation.field, &violation.description);
-        bytes += next.encoded_len() + 4;
-        if bytes > VIOLATIONS_BYTES {
-            let more = violations.len() - index;
-            listed.push(field_violation("", &format!("and {more} more")));
-            break;
-        }
-        listed.push(next);
-    }
-    pb::BadRequest {
-        field_violations: listed,
-    }
-}
-
-fn field_violation(field: &str, description: &str) -> pb::bad_request::FieldViolation {
-    pb::bad_request::FieldViolation {
-        field: cut(field, TEXT_BYTES),
-        description: cut(description, TEXT_BYTES),
-        ..Default::default()
-    }
-}
-
-fn any(name: &str, message: &impl Message) -> Any {
-    Any {
-        type_url: format!("type.googleapis.com/google.rpc.{name}"),
-        value: message.encode_to_vec(),
-    }
-}
-
-/// The text, or as much of it as fits with a mark that it was longer.
-fn cut(text: &str, bytes: usize) -> String {
-    if text.len() <= bytes {
-        return text.to_owned();
-    }
-    let end = text.floor_char_boundary(bytes.saturating_sub("…".len()));
-    format!("{}…", text.get(..end).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{listener::Socket, preface, turn};
+use super::{listener::Socket, preface, tls, turn};
 use crate::{
     config,
     grpc::{Health, Layer, Stage},
@@ -48,6 +48,7 @@ pub(super) async fn serve(
     socket: Socket,
     protocol: http2::Builder<TokioExecutor>,
     layer: Layer,
+    offer: tls::Offer,
     handshake: Duration,
     health: &Health,
 ) {
@@ -55,8 +56,9 @@ pub(super) async fn serve(
     let Ok(stream) = TcpStream::from_std(stream) else {
         return;
     };
+    let greeting = async { preface::greet(tls::shake(stream, offer).await?).await };
     let greeted = tokio::select! {
-        greeted = timeout(handshake, preface::greet(stream)) => greeted,
+        greeted = timeout(handshake, greeting) => greeted,
         () = health.reached(Stage::Leaving) => return,
     };
     let stream = match greeted {

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Error, Parts, Result, connection, listener::Socket};
+use super::{Error, Parts, Result, connection, listener::Socket, tls};
 use crate::{
     config,
     grpc::{Auth, CacheApi, HealthApi, Layer, Routes, Stage, StateApi, TenantApi},
@@ -112,8 +112,9 @@ async fn serve(index: usize, parts: Arc<Parts>, mut sockets: mpsc::UnboundedRece
         };
         let Some(socket) = socket else { break };
         let (protocol, layer, health) = (protocol.clone(), layer.clone(), parts.health.clone());
+        let offer = tls::Offer::clone(&parts.live.offer.load());
         connections.spawn(async move {
-            connection::serve(socket, protocol, layer, handshake, &health).await;
+            connection::serve(socket, protocol, layer, offer, handshake, &health).await;
         });
     }
     connections.close();

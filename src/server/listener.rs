@@ -22,13 +22,15 @@ use crate::config;
 /// fails is mostly the lack of file descriptors, which only time mends.
 const REST: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Binds an address; beyond loopback only where that is allowed.
+/// Binds an address; beyond loopback only where that is allowed, or it is in TLS.
 pub(super) async fn bind(
     setting: &'static str,
     address: SocketAddr,
     config: &config::Server,
+    in_tls: bool,
 ) -> Result<TcpListener> {
-    if !address.ip().is_loopback() && !config.allow_plaintext_beyond_loopback {
+    let open = in_tls || config.allow_plaintext_beyond_loopback;
+    if !address.ip().is_loopback() && !open {
         return Err(Error::Plaintext { setting, address });
     }
     let bound = TcpListener::bind(address).await;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::tls;
 use crate::{
     cache::Memory,
     config::{self, Config, Live},
     grpc::Health,
     state::{InForce, Outcome},
     telemetry,
-    tenant::Directory,
+    tenant::{Directory, Masters},
 };
 
 /// What is shared with those who use it.
@@ -22,6 +23,8 @@ pub(super) struct Parts {
     pub(super) cache: Live<config::Cache>,
     /// Whether every new tenant is encrypted.
     pub(super) encrypts_all: Live<bool>,
+    /// What connections begin with.
+    pub(super) offer: Live<tls::Offer>,
 }
 
 impl Parts {
@@ -31,6 +34,7 @@ impl Parts {
             billing: Arc::new(ArcSwap::from_pointee(config.billing.clone())),
             cache: config.cache.clone().into(),
             encrypts_all: config.encryption.enabled.into(),
+            offer: tls::offer(&config.server.tls).into(),
         }
     }
 
@@ -39,6 +43,7 @@ impl Parts {
         self.billing.store(Arc::new(config.billing.clone()));
         self.cache.store(config.cache.clone());
         self.encrypts_all.store(config.encryption.enabled);
+        self.offer.store(tls::offer(&config.server.tls));
     }
 }
 
@@ -46,6 +51,7 @@ impl Parts {
 pub(super) struct Told {
     pub(super) parts: Arc<Parts>,
     pub(super) directory: Arc<Directory>,
+    pub(super) masters: Arc<Masters>,
     pub(super) memory: Arc<Memory>,
     pub(super) health: Arc<Health>,
 }
@@ -72,6 +78,17 @@ impl Told {
             ..
         } = config.auth;
         self.directory.remember_for(key_cache_ttl, remembered_ttl);
+        let master_keys = "encryption.master_keys";
+        if reload
+            .changes
+            .iter()
+            .any(|change| change.path == master_keys)
+        {
+            self.masters.replace(&config.encryption.keys());
+            tracing::info!(known = ?self.masters, "master keys read");
+            // What is remembered of tenants was unwrapped by those before.
+            self.directory.drop_all();
+        }
         if let Some(near) = self.memory.near() {
             near.resize(config.cache.near.max_bytes);
         }
@@ -95,6 +112,7 @@ mod tests {
                 billing,
                 cache,
                 encrypts_all,
+                offer: _,
             } = parts;
             [
                 format!("{:?}", plans.load()),

@@ -7,10 +7,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::wire::Wire;
 
 /// What a client of HTTP/2 says first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -18,14 +17,14 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A connection whose preface was read, and is read again by who comes next.
 pub(super) struct Greeted {
     left: &'static [u8],
-    stream: TcpStream,
+    stream: Wire,
 }
 
 /// Reads the preface.
 ///
 /// # Errors
 /// `InvalidData` where the peer says anything else.
-pub(super) async fn greet(mut stream: TcpStream) -> io::Result<Greeted> {
+pub(super) async fn greet(mut stream: Wire) -> io::Result<Greeted> {
     let mut said = [0; PREFACE.len()];
     stream.read_exact(&mut said).await?;
     if &said == PREFACE {
@@ -64,18 +63,6 @@ impl AsyncWrite for Greeted {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

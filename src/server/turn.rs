@@ -79,6 +79,8 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
                 self.waiting.advance(sent);
             }
         }
+        // What TLS has taken may still wait in it.
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         if (1..QUIET_BYTES).contains(&turn) && self.waiting.capacity() > KEPT_BYTES {
             self.waiting = BytesMut::new();
         }

@@ -137,7 +137,7 @@ impl Configuration {
             tried: 0,
         };
         Self {
-            fingerprint: AtomicU64::new(sources.fingerprint()),
+            fingerprint: AtomicU64::new(sources.fingerprint(&in_force.loaded.files())),
             sources,
             in_force: ArcSwap::from_pointee(in_force),
             follower: Box::new(follower),
@@ -191,7 +191,7 @@ impl Configuration {
         }
         let sources = self.sources_anew();
         // Before it is read, so that a change meanwhile is noticed as one.
-        let fingerprint = sources.fingerprint();
+        let mut fingerprint = sources.fingerprint(&before.loaded.files());
         let mut reload = Reload {
             time: SystemTime::now(),
             trigger,
@@ -227,6 +227,12 @@ impl Configuration {
             return Ok(reload);
         }
         reload.log();
+        if let Some(next) = loaded
+            .as_ref()
+            .filter(|n| n.files() != before.loaded.files())
+        {
+            fingerprint = sources.fingerprint(&next.files());
+        }
         let applied = reload.outcome == Outcome::Applied;
         let in_force = Arc::new(InForce {
             loaded: loaded.unwrap_or_else(|| before.loaded.clone()),

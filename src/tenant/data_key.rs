@@ -5,8 +5,9 @@ mod rewrap;
 mod rotation;
 mod wrapping;
 
-use std::{fmt, time::Instant};
+use std::{fmt, sync::Arc, time::Instant};
 
+use arc_swap::ArcSwap;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -85,21 +86,26 @@ impl Encryption {
 
 /// The master keys. They do not print, and are wiped when they are dropped.
 #[derive(Default)]
-pub struct Masters(Vec<(String, Key)>);
+pub struct Masters(ArcSwap<Vec<(String, Key)>>);
 
 impl Masters {
     /// These master keys; the first one wraps, all unwrap.
     pub fn new(keys: &[config::MasterKey]) -> Self {
+        let masters = Self::default();
+        masters.replace(keys);
+        masters
+    }
+
+    /// These from now on. What was unwrapped before stays so in keyrings.
+    pub fn replace(&self, keys: &[config::MasterKey]) {
         let keys = keys.iter();
-        Self(
-            keys.map(|given| (given.id.clone(), Key::new(&given.key)))
-                .collect(),
-        )
+        let keys = keys.map(|given| (given.id.clone(), Key::new(&given.key)));
+        self.0.store(Arc::new(keys.collect()));
     }
 
     /// The id of the one that wraps.
-    pub fn writing(&self) -> Option<&str> {
-        self.0.first().map(|(id, _)| id.as_str())
+    pub fn writing(&self) -> Option<String> {
+        self.0.load().first().map(|(id, _)| id.clone())
     }
 
     fn wrap(
@@ -109,7 +115,8 @@ impl Masters {
         create_ms: u64,
         key: &[u8; KEY_BYTES],
     ) -> Result<DataKey> {
-        let (master_key, master) = self.0.first().ok_or_else(no_master)?;
+        let masters = self.0.load();
+        let (master_key, master) = masters.first().ok_or_else(no_master)?;
         let mut wrapped = Vec::with_capacity(seal::OVERHEAD_BYTES + KEY_BYTES);
         wrapped.extend_from_slice(&[0; NONCE_BYTES]);
         wrapped.extend_from_slice(key);
@@ -129,7 +136,8 @@ impl Masters {
         key: &DataKey,
     ) -> std::result::Result<Zeroizing<[u8; KEY_BYTES]>, String> {
         let (id, named) = (key.id, &key.master_key);
-        let master = self.0.iter().find(|(known, _)| known == named);
+        let masters = self.0.load();
+        let master = masters.iter().find(|(known, _)| known == named);
         let (_, master) = master.ok_or_else(|| {
             format!(
                 "data key {id} is wrapped by the master key {named}, which is not in encryption.master_keys"
@@ -180,7 +188,7 @@ fn bound(incarnation: Incarnation, id: u32, master_key: &str) -> Vec<u8> {
 impl fmt::Debug for Masters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set()
-            .entries(self.0.iter().map(|(id, _)| id))
+            .entries(self.0.load().iter().map(|(id, _)| id))
             .finish()
     }
 }

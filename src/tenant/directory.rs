@@ -356,8 +356,8 @@ impl Directory {
         }
     }
 
-    /// Forgets everything: the store may be another one.
-    fn drop_all(&self) {
+    /// Forgets everything: the store may be another one, or the master keys are.
+    pub fn drop_all(&self) {
         for count in &self.stripes {
             *lock(count) += 1;
         }

@@ -16,6 +16,7 @@ mod replicas;
 mod restarted;
 mod start;
 mod surface;
+mod tls;
 mod warm_start;
 
 pub use killed::{client, space};

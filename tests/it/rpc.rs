@@ -2,7 +2,7 @@
 //! reaches its answers.
 
 mod cache;
-mod configuration;
+pub mod configuration;
 pub mod encryption;
 mod groups;
 mod rate;

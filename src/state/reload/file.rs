@@ -27,7 +27,7 @@ impl Configuration {
                 continue;
             }
             let this = self.clone();
-            let Ok(found) = spawn_blocking(move || this.sources_anew().fingerprint()).await else {
+            let Ok(found) = spawn_blocking(move || this.look()).await else {
                 continue;
             };
             let changed = found != self.fingerprint.load(Ordering::Acquire);
@@ -39,5 +39,10 @@ impl Configuration {
             }
             last = Some(found);
         }
+    }
+
+    fn look(&self) -> u64 {
+        let more = self.in_force.load().loaded.files();
+        self.sources_anew().fingerprint(&more)
     }
 }

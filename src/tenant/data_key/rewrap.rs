@@ -71,7 +71,7 @@ impl Tenants {
         page_token: &str,
         rehearse: bool,
     ) -> Result<Rewrapped> {
-        let master_key = self.masters.writing().ok_or_else(no_master)?.to_owned();
+        let master_key = self.masters.writing().ok_or_else(no_master)?;
         let listing = Listing {
             name: "RewrapDataKeys",
             filter: &[],
@@ -154,7 +154,7 @@ impl Masters {
         let (mut rewrapped, mut lost) = (0, Vec::new());
         for data_key in &mut encryption.data_keys {
             match self.unwrap(incarnation, data_key) {
-                Ok(_) if self.writing() == Some(&data_key.master_key) => {}
+                Ok(_) if self.writing().as_ref() == Some(&data_key.master_key) => {}
                 Ok(key) => {
                     *data_key = self.wrap(incarnation, data_key.id, data_key.create_ms, &key)?;
                     rewrapped += 1;

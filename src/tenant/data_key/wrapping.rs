@@ -54,7 +54,8 @@ impl Masters {
     /// [`Error::Internal`](crate::error::Error::Internal), which no key of this length
     /// meets.
     pub fn wrap_for(&self, purpose: &[u8], key: &[u8; KEY_BYTES]) -> Result<Option<Wrapped>> {
-        let Some((id, master)) = self.0.first() else {
+        let masters = self.0.load();
+        let Some((id, master)) = masters.first() else {
             return Ok(None);
         };
         let mut wrapped = Vec::with_capacity(seal::OVERHEAD_BYTES + KEY_BYTES);
@@ -77,7 +78,8 @@ impl Masters {
         wrapped: &Wrapped,
     ) -> std::result::Result<Zeroizing<[u8; KEY_BYTES]>, NotUnwrapped> {
         let id = &wrapped.master_key;
-        let master = self.0.iter().find(|(known, _)| known == id);
+        let masters = self.0.load();
+        let master = masters.iter().find(|(known, _)| known == id);
         let (_, master) = master.ok_or_else(|| NotUnwrapped::Unknown(id.clone()))?;
         let sealed = BASE64.decode(wrapped.wrapped.as_bytes()).ok();
         let opened = sealed.and_then(|sealed| master.open(&bound(purpose, id), &sealed));

@@ -187,3 +187,44 @@ fn a_file_that_appears_is_noticed_and_missed_when_it_goes() {
     });
     assert_eq!(most(), 7);
 }
+
+#[test]
+fn a_server_that_speaks_tls_is_reached_by_one_who_trusts_it() {
+    let folder = Folder::new();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let root = authority.self_signed(&authority_key).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    folder.write("ca.pem", root.pem());
+    folder.write("server.crt", certificate.pem());
+    folder.write("server.key", key.serialize_pem());
+    folder.write(
+        FILE,
+        "persistence: {server: {tls: {cert_file: server.crt, key_file: server.key}}}",
+    );
+    let serving = folder.start(&["--ephemeral"]);
+    assert!(
+        serving.told.contains("RIPTIDE_ADDRESS=https://127.0.0.1:"),
+        "{}",
+        serving.told
+    );
+    let https = serving.address.replace("http://", "https://");
+    let trusting = ["--address", &https, "--ca-file", "ca.pem"];
+    until("it serves", &serving, || {
+        folder.run(&[&["health"], &trusting[..]].concat()).code == 0
+    });
+    let info = folder.run(&[&["info", "--output", "json"], &trusting[..]].concat());
+    assert_eq!(info.ok().json()["backend"], "embedded");
+    // Nobody else's word is taken for it, and nothing is said in the clear.
+    folder
+        .run(&["info", "--address", &https, "--ca-file", "none.pem"])
+        .refused(2, "--ca-file: none.pem");
+    folder
+        .run(&["info", "--address", &https])
+        .refused(5, "UnknownIssuer");
+    assert_ne!(serving.run(&["info"]).code, 0);
+}

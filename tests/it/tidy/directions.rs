@@ -41,7 +41,7 @@ const DIRECTIONS: [(&str, &[&str]); 9] = [
 ];
 
 /// Crates, and the files that may use them, by the beginning of their path.
-const CONFINED: [(&str, &[&str]); 14] = [
+const CONFINED: [(&str, &[&str]); 15] = [
     (
         "tonic",
         &["src/grpc", "src/lib.rs", "src/server", "src/cli"],
@@ -57,10 +57,27 @@ const CONFINED: [(&str, &[&str]); 14] = [
     ("fred", &["src/store/redis"]),
     ("redb", &["src/store/embedded"]),
     ("lz4_flex", &["src/codec/compress.rs"]),
-    ("ring", &["src/codec/xaes.rs"]),
+    (
+        "ring",
+        &[
+            "src/codec/xaes.rs",
+            "src/config/tls.rs",
+            "src/server/tls.rs",
+            "src/cli/client/tls.rs",
+        ],
+    ),
     ("aes", &["src/codec/xaes.rs"]),
     ("object_store", &["src/state/objects"]),
-    ("rustls", &["src/state/objects"]),
+    (
+        "rustls",
+        &[
+            "src/state/objects",
+            "src/config/tls.rs",
+            "src/server/tls.rs",
+            "src/cli/client/tls.rs",
+        ],
+    ),
+    ("tokio_rustls", &["src/server", "src/cli/client/tls.rs"]),
     ("reqwest", &[]),
 ];
 

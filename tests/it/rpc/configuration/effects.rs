@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use riptide_persistence::proto::v1::{
     BatchGetRequest, CheckQuotaMode, CheckQuotaRequest, CheckQuotaResponse, CreateTenantRequest,
-    CreateTenantResponse, DeleteTenantRequest, GetServerInfoRequest, GetTenantBillingRequest,
-    GetTenantRequest, SetRequest, SetResponse, WatchInvalidationsRequest,
+    CreateTenantResponse, DeleteTenantRequest, GetRequest, GetServerInfoRequest,
+    GetTenantBillingRequest, GetTenantRequest, RewrapDataKeysRequest, SetRequest, SetResponse,
+    WatchInvalidationsRequest,
 };
 use rstest::rstest;
 use tonic::Status;
@@ -352,4 +353,71 @@ async fn how_long_a_server_waits_before_it_goes() {
         .get_server_info(GetServerInfoRequest {})
         .await;
     info.unwrap();
+}
+
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
+#[tokio::test]
+async fn master_keys_can_be_added_and_taken_away(#[case] kind: Kind) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let keys = folder.path().join("keys");
+    let key = |id: &str| {
+        format!(
+            "{id}:{}",
+            data_encoding::BASE64.encode(&[id.as_bytes()[0]; 32])
+        )
+    };
+    let set_keys = |ids: &[&str]| {
+        let ids: Vec<_> = ids.iter().map(|id| key(id)).collect();
+        std::fs::write(&keys, ids.join(",")).unwrap();
+    };
+    set_keys(&["a"]);
+    let env = [
+        (
+            "PERSISTENCE_ENCRYPTION__MASTER_KEYS_FILE".to_owned(),
+            keys.display().to_string(),
+        ),
+        ("PERSISTENCE_HOT_RELOAD".to_owned(), "false".to_owned()),
+        // Nothing is answered that was opened before.
+        (
+            "PERSISTENCE_CACHE__NEAR__ENABLED".to_owned(),
+            "false".to_owned(),
+        ),
+    ];
+    let rig = Rig::start_with(kind, "persistence: {encryption: {enabled: true}}", env).await;
+    let admin = rig.server.admin();
+    let old = rig.server.tenant("old").await.clients;
+    write(&old, set("k", 100)).await.unwrap();
+    let get = async |clients: &Clients| {
+        let request = GetRequest {
+            key: "k".into(),
+            ..Default::default()
+        };
+        clients.cache.clone().get(request).await
+    };
+    let rewrap = async || {
+        let request = RewrapDataKeysRequest::default();
+        let answer = admin.tenant.clone().rewrap_data_keys(request).await;
+        answer.unwrap().into_inner().report.unwrap().master_key_id
+    };
+    assert_eq!(rewrap().await, "a");
+    // Without its master key a tenant's values cannot be opened...
+    set_keys(&["b"]);
+    let reload = rig.reload().await;
+    assert_eq!(reload.changes[0].path, "encryption.master_keys");
+    assert_eq!(reload.changes[0].new, "(redacted)");
+    let lost = get(&old).await.unwrap_err();
+    assert_eq!(reason(&lost), "ENTRY_CORRUPT");
+    // ...and with it they can, whichever wraps what is new.
+    set_keys(&["b", "a"]);
+    rig.reload().await;
+    get(&old).await.unwrap();
+    assert_eq!(rewrap().await, "b");
+    set_keys(&["b"]);
+    rig.reload().await;
+    get(&old).await.unwrap();
+    let new = rig.server.tenant("new").await.clients;
+    write(&new, set("k", 100)).await.unwrap();
+    get(&new).await.unwrap();
 }

@@ -1,9 +1,11 @@
 //! Periods are closed once, whatever dies meanwhile, and listed. It does not know
 //! the bills' arithmetic.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use riptide_persistence::{
+    config,
     error::Error,
     tenant::{
         Caller, Change, Event, Profile, Tenant, Tenants, Update,
@@ -398,4 +400,25 @@ async fn a_bill_beyond_all_figures_is_told_and_holds_nobody_else_up() {
     let (statements, complete, _) = listed(&replica.tenants, "2027-01", 10).await;
     assert_eq!((statements.len(), complete), (2, true));
     assert!(statements.contains(&statement(&replica.tenants, "zeta", "2027-01").await));
+}
+
+#[tokio::test]
+async fn when_periods_close_can_change_meanwhile() {
+    let stage = stage();
+    let replica = stage.deaf_replica();
+    tenant(&stage, &replica, "acme").await;
+    let mut settings = config::Config::defaults().billing;
+    settings.close_after = Duration::from_secs(20 * 24 * 3600);
+    let billing = Arc::new(ArcSwap::from_pointee(settings.clone()));
+    let tenants = replica.tenants.clone().billed(billing.clone());
+    pass_to(&stage, FEBRUARY + 4 * DAY_MS);
+    let closed = async || {
+        assert_eq!(tenants.close_pass().await.unwrap(), Closing::Done);
+        let january = statement(&tenants, "acme", "2027-01").await;
+        january.close_ms.is_some()
+    };
+    assert!(!closed().await);
+    settings.close_after = Duration::from_secs(3 * 24 * 3600);
+    billing.store(Arc::new(settings));
+    assert!(closed().await);
 }
