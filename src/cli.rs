@@ -15,6 +15,7 @@ mod quota;
 mod resume;
 mod serve;
 mod server_info;
+mod session;
 mod settings;
 mod state;
 mod tenant;
@@ -62,6 +63,9 @@ enum Command {
     /// Set what a tenant may use, and ask whether it may use more.
     #[command(subcommand)]
     Quota(quota::Command),
+    /// Create, read, list, touch and end the sessions of a tenant's users.
+    #[command(subcommand)]
+    Session(Box<session::Command>),
     /// Export what all tenants owe.
     #[command(subcommand)]
     Billing(billing::Command),
@@ -90,6 +94,7 @@ pub fn run() -> ExitCode {
         Command::Key(command) => client::run(command.run(&global)),
         Command::Cache(command) => client::run(command.run(&global)),
         Command::Quota(command) => client::run(command.run(&global)),
+        Command::Session(command) => client::run(command.run(&global)),
         Command::Billing(command) => client::run(command.run(&global)),
         Command::Health(health) => client::run(health.run(&global)),
         Command::Whoami => client::run(server_info::whoami(&global)),

@@ -21,6 +21,7 @@ mod plan;
 mod price;
 mod problem;
 mod schema;
+mod session;
 mod source;
 mod succession;
 mod tls;
@@ -41,6 +42,7 @@ pub use plan::{
 pub use price::{Billing, BytesPrice, HoursPrice, MAX_PRICE_MICROS, Price, Prices};
 pub use problem::{Origin, Problem, Problems};
 pub use schema::DEFAULTS;
+pub use session::Session;
 pub use source::{Flag, Sources};
 pub use succession::{Change, Succession, means_the_same};
 pub use tls::Tls;
@@ -95,6 +97,8 @@ pub struct Config {
     pub billing: Billing,
     /// Cache entries.
     pub cache: Cache,
+    /// Sessions.
+    pub session: Session,
     /// Logging.
     pub log: Log,
     /// Reading all of this anew.

@@ -253,6 +253,8 @@ pub enum Kind {
     ApiKey,
     /// A checkpoint.
     Checkpoint,
+    /// A session.
+    Session,
 }
 
 impl Kind {
@@ -262,6 +264,7 @@ impl Kind {
             Self::Tenant => "tenant",
             Self::ApiKey => "API key",
             Self::Checkpoint => "checkpoint",
+            Self::Session => "session",
         }
     }
 }
@@ -285,6 +288,14 @@ impl Error {
         Self::NotFound {
             kind: Kind::Checkpoint,
             name: checkpoint_id.into(),
+        }
+    }
+
+    /// There is no such session.
+    pub fn no_session(session_id: impl Into<String>) -> Self {
+        Self::NotFound {
+            kind: Kind::Session,
+            name: session_id.into(),
         }
     }
 
@@ -316,7 +327,7 @@ impl From<store::Error> for Error {
 }
 
 /// Gathers violations, so that a caller learns of all of them at once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Violations(Vec<Violation>);
 
 impl Violations {

@@ -3,8 +3,8 @@
 //!
 //! The modules in reading order: [`config`] is what an operator sets, [`server`]
 //! puts everything together, [`grpc`] turns calls into domain calls, [`tenant`]
-//! admits them, [`cache`] does the work, [`state`] holds what a server is set up
-//! with and takes what is kept elsewhere, [`codec`] shapes what is stored, and
+//! admits them, [`cache`] does the work, [`state`] keeps sessions, holds what a server
+//! is set up with and takes what is kept elsewhere, [`codec`] shapes what is stored, and
 //! [`store`] keeps it.
 
 pub mod config;

@@ -26,7 +26,7 @@ use crate::{
     cache::{Cache, Memory},
     config::{self, Config, Loaded, Sources},
     grpc::{About, Health, InFlight, Stage},
-    state::Configuration,
+    state::{Configuration, session::Sessions},
     store::{self, Counters, Watcher},
     tenant::{Directory, Masters, Tenants},
 };
@@ -135,6 +135,11 @@ impl Parts {
     /// The cache, by way of this handle to its store.
     fn cache(&self, store: store::Handle) -> Cache {
         Cache::new(store, self.memory.clone(), self.live.cache.clone())
+    }
+
+    /// The sessions, by way of this handle to their store.
+    fn sessions(&self, store: store::Handle) -> Sessions {
+        Sessions::new(store, self.live.session.clone(), self.live.cache.clone())
     }
 }
 

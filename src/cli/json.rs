@@ -14,7 +14,8 @@ pub(super) use self::{
     stats::{cache_stats, store_stats},
 };
 use crate::proto::v1::{
-    ApiKey, CacheEntry, DataKey, KeyInfo, PurgeReport, Quotas, SuspensionMode, Tenant, TenantState,
+    ApiKey, CacheEntry, DataKey, KeyInfo, PurgeReport, Quotas, Session, SuspensionMode, Tenant,
+    TenantState,
 };
 
 pub(super) fn tenant(tenant: &Tenant) -> Value {
@@ -135,12 +136,32 @@ pub(super) fn key_info(key: &KeyInfo) -> Value {
     })
 }
 
+/// A session; one that is listed has no data.
+pub(super) fn session(session: &Session) -> Value {
+    let idle_timeout = session.idle_timeout.map(|span| span.to_string());
+    json!({
+        "session_id": session.session_id,
+        "tenant_id": session.tenant_id,
+        "user_id": session.user_id,
+        "data": session.data.as_ref().map(from_struct),
+        "attributes": sorted(&session.attributes),
+        "create_time": time(session.create_time),
+        "update_time": time(session.update_time),
+        "last_active_time": time(session.last_active_time),
+        "expire_time": time(session.expire_time),
+        "idle_expire_time": time(session.idle_expire_time),
+        "idle_timeout": idle_timeout,
+        "etag": session.etag,
+    })
+}
+
 pub(super) fn report(report: &PurgeReport) -> Value {
     let reclaim = report.physical_reclaim().as_str_name();
     json!({
         "entries": report.entries,
         "bytes": report.bytes,
         "sessions": report.sessions,
+        "session_bytes": report.session_bytes,
         "api_keys": report.api_keys,
         "data_key_destroyed": report.data_key_destroyed,
         "physical_reclaim": reclaim.trim_start_matches("PHYSICAL_RECLAIM_"),

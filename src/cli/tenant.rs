@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
+pub(super) use self::fields::label;
 use self::{
     billing::Billing,
-    fields::{Create, Update, label},
+    fields::{Create, Update},
     usage::Usage,
 };
 use super::{

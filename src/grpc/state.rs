@@ -2,6 +2,7 @@
 //! does not know how it came to be so.
 
 mod configuration;
+mod session;
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -17,8 +18,8 @@ use crate::{
         GetServerInfoResponse, Limits, ReloadConfigRequest, ReloadConfigResponse,
         WatchConfigRequest, state_service_server::StateService,
     },
-    state::Configuration,
-    tenant::page,
+    state::{Configuration, session::Sessions},
+    tenant::{Tenants, page},
 };
 
 /// What stays of a server while it runs.
@@ -32,21 +33,32 @@ pub struct About {
     pub start_time: SystemTime,
 }
 
-/// The service.
-#[derive(Clone, Debug)]
+/// The service, as one core serves it.
+#[derive(Clone)]
 pub struct Api {
     about: About,
     configuration: Arc<Configuration>,
     health: Arc<Health>,
+    pub(super) tenants: Tenants,
+    sessions: Sessions,
 }
 
 impl Api {
-    /// The service of a server with this configuration.
-    pub fn new(about: About, configuration: Arc<Configuration>, health: Arc<Health>) -> Self {
+    /// The service of a server with this configuration, over these tenants and their
+    /// sessions.
+    pub fn new(
+        about: About,
+        configuration: Arc<Configuration>,
+        health: Arc<Health>,
+        tenants: Tenants,
+        sessions: Sessions,
+    ) -> Self {
         Self {
             about,
             configuration,
             health,
+            tenants,
+            sessions,
         }
     }
 
@@ -86,6 +98,8 @@ impl Api {
         }
     }
 }
+
+type Answer<T> = std::result::Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl StateService for Api {
@@ -193,50 +207,57 @@ impl StateService for Api {
 
     async fn create_session(
         &self,
-        _: Request<v1::CreateSessionRequest>,
-    ) -> Result<Response<v1::CreateSessionResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        request: Request<v1::CreateSessionRequest>,
+    ) -> Answer<v1::CreateSessionResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.create(&context, request).await)
     }
 
     async fn get_session(
         &self,
-        _: Request<v1::GetSessionRequest>,
-    ) -> Result<Response<v1::GetSessionResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        request: Request<v1::GetSessionRequest>,
+    ) -> Answer<v1::GetSessionResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.get(&context, &request).await)
     }
 
     async fn update_session(
         &self,
-        _: Request<v1::UpdateSessionRequest>,
-    ) -> Result<Response<v1::UpdateSessionResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        request: Request<v1::UpdateSessionRequest>,
+    ) -> Answer<v1::UpdateSessionResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.update(&context, request).await)
     }
 
     async fn touch_session(
         &self,
-        _: Request<v1::TouchSessionRequest>,
-    ) -> Result<Response<v1::TouchSessionResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        request: Request<v1::TouchSessionRequest>,
+    ) -> Answer<v1::TouchSessionResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.touch(&context, &request).await)
     }
 
     async fn terminate_session(
         &self,
-        _: Request<v1::TerminateSessionRequest>,
-    ) -> Result<Response<v1::TerminateSessionResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        request: Request<v1::TerminateSessionRequest>,
+    ) -> Answer<v1::TerminateSessionResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.terminate(&context, &request).await)
     }
 
     async fn list_sessions(
         &self,
-        _: Request<v1::ListSessionsRequest>,
-    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Answer<v1::ListSessionsResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.list(&context, &request).await)
     }
 
     async fn terminate_sessions(
         &self,
-        _: Request<v1::TerminateSessionsRequest>,
-    ) -> Result<Response<v1::TerminateSessionsResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        request: Request<v1::TerminateSessionsRequest>,
+    ) -> Answer<v1::TerminateSessionsResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.terminate_all(&context, &request).await)
     }
 }

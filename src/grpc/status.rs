@@ -152,6 +152,7 @@ impl Shape {
             Kind::Tenant => "riptide.persistence.v1.Tenant",
             Kind::ApiKey => "riptide.persistence.v1.ApiKey",
             Kind::Checkpoint => "riptide.persistence.v1.Checkpoint",
+            Kind::Session => "riptide.persistence.v1.Session",
         };
         let resource = pb::ResourceInfo {
             resource_type: resource_type.to_owned(),
@@ -257,6 +258,7 @@ impl Shape {
                     Kind::Tenant => "TENANT_NOT_FOUND",
                     Kind::ApiKey => "API_KEY_NOT_FOUND",
                     Kind::Checkpoint => "CHECKPOINT_NOT_FOUND",
+                    Kind::Session => "SESSION_NOT_FOUND",
                 };
                 Self::new(Code::NotFound, reason).resource(*kind, name, error)
             }

@@ -141,6 +141,8 @@ fn layer(parts: &Parts, store: &store::Handle) -> crate::error::Result<Layer> {
             parts.about,
             parts.configuration.clone(),
             parts.health.clone(),
+            tenants.clone(),
+            parts.sessions(store.clone()),
         ),
         HealthApi(parts.health.clone()),
         parts.reflection,

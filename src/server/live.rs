@@ -21,6 +21,7 @@ pub(super) struct Parts {
     pub(super) plans: Arc<ArcSwap<config::Tenant>>,
     pub(super) billing: Arc<ArcSwap<config::Billing>>,
     pub(super) cache: Live<config::Cache>,
+    pub(super) session: Live<config::Session>,
     /// Whether every new tenant is encrypted.
     pub(super) encrypts_all: Live<bool>,
     /// What connections begin with.
@@ -33,6 +34,7 @@ impl Parts {
             plans: Arc::new(ArcSwap::from_pointee(config.tenant.clone())),
             billing: Arc::new(ArcSwap::from_pointee(config.billing.clone())),
             cache: config.cache.clone().into(),
+            session: config.session.clone().into(),
             encrypts_all: config.encryption.enabled.into(),
             offer: tls::offer(&config.server.tls).into(),
         }
@@ -42,6 +44,7 @@ impl Parts {
         self.plans.store(Arc::new(config.tenant.clone()));
         self.billing.store(Arc::new(config.billing.clone()));
         self.cache.store(config.cache.clone());
+        self.session.store(config.session.clone());
         self.encrypts_all.store(config.encryption.enabled);
         self.offer.store(tls::offer(&config.server.tls));
     }
@@ -111,6 +114,7 @@ mod tests {
                 plans,
                 billing,
                 cache,
+                session,
                 encrypts_all,
                 offer: _,
             } = parts;
@@ -118,6 +122,7 @@ mod tests {
                 format!("{:?}", plans.load()),
                 format!("{:?}", billing.load()),
                 format!("{cache:?}"),
+                format!("{session:?}"),
                 format!("{encrypts_all:?}"),
             ]
         };
@@ -125,6 +130,7 @@ mod tests {
         config.tenant.max_tenants = 7;
         config.billing.close_after = std::time::Duration::from_secs(7);
         config.cache.watch.linger = std::time::Duration::from_secs(7);
+        config.session.max_data_bytes = 7_000;
         config.encryption.enabled = true;
         parts.replace(&config);
         let after = shown(&parts);

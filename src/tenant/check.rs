@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use self::asked::{Asked, Kind, unknown};
 use super::{
-    Access, Caller, Counts, MEMORY_BYTES, Period, Tenancy, Tenants, level::until_next_period,
-    plan::Mode, rate::Drawn, rows,
+    Access, Caller, Counts, MEMORY_BYTES, Period, STORAGE_BYTES, Tenancy, Tenants,
+    level::until_next_period, plan::Mode, rate::Drawn, rows,
 };
 use crate::{
     error::{Error, Result, Violations},
@@ -127,8 +127,8 @@ impl Tenants {
         };
         match (check.deed, kind) {
             (_, Kind::Held) => self.look_at_held(&asked).await,
+            (_, Kind::Sessions) => self.look_at_sessions(&asked).await,
             (_, Kind::Transfer) => self.look_at_transfer(&asked).await,
-            (_, Kind::Unused) => Ok(asked.look(0, None)),
             (Deed::Consume, Kind::Operations | Kind::Rate) => self.draw_on(&asked, kind).await,
             (_, Kind::Operations | Kind::Rate) => self.look_at_rate(&asked, kind).await,
             (Deed::Peek, Kind::Level) => self.look_at_level(&asked).await,
@@ -157,6 +157,15 @@ impl Tenants {
             });
         }
         Ok(looked)
+    }
+
+    async fn look_at_sessions(&self, asked: &Asked<'_>) -> Result<Checked> {
+        let usage = self.store.usage(&asked.tenancy.sessions).await?;
+        let used = match asked.metric {
+            STORAGE_BYTES => usage.bytes,
+            _ => usage.entries,
+        };
+        Ok(asked.look(used, None))
     }
 
     async fn look_at_transfer(&self, asked: &Asked<'_>) -> Result<Checked> {

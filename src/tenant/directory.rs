@@ -126,6 +126,7 @@ impl KnownTenant {
         let terms = Terms {
             space: tenant.space(),
             home: tenant.home(),
+            sessions: tenant.session_space(),
             keyring: tenant.encryption.as_ref().map(ring),
             masters: masters.clone(),
             ..Terms::unlimited(&tenant.tenant_id, account)
@@ -165,6 +166,8 @@ impl KnownTenant {
         let terms = Terms {
             limits: quotas.enforced(),
             watched: quotas.watched(),
+            session_limits: quotas.enforced_on_sessions(),
+            session_watched: quotas.watched_of_sessions(),
             operations,
             rates: quotas.custom.iter().filter_map(rate).collect(),
             transfer: quotas.transfer(),

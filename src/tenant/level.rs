@@ -13,6 +13,10 @@ use crate::{
 pub const MEMORY_BYTES: &str = "memory_bytes";
 /// Cache entries.
 pub const CACHE_ENTRIES: &str = "cache_entries";
+/// Bytes of sessions.
+pub const STORAGE_BYTES: &str = "storage_bytes";
+/// Sessions alive.
+pub const ACTIVE_SESSIONS: &str = "active_sessions";
 /// Bytes in and out in a billing period.
 pub const DATA_TRANSFER_BYTES: &str = "data_transfer_bytes";
 
@@ -39,12 +43,18 @@ impl Quotas {
 
     /// The limits on entries that let through; a commit enforces the others.
     pub(super) fn watched(&self) -> Vec<Level> {
-        let levels = [
+        lenient([
             self.level(MEMORY_BYTES, self.memory_bytes),
             self.level(CACHE_ENTRIES, self.cache_entries),
-        ];
-        let lenient = |level: &Level| level.mode != Mode::Enforce;
-        levels.into_iter().flatten().filter(lenient).collect()
+        ])
+    }
+
+    /// The limits on sessions that let through; likewise.
+    pub(super) fn watched_of_sessions(&self) -> Vec<Level> {
+        lenient([
+            self.level(STORAGE_BYTES, self.storage_bytes),
+            self.level(ACTIVE_SESSIONS, self.active_sessions),
+        ])
     }
 
     /// The limit on transfer.
@@ -53,13 +63,27 @@ impl Quotas {
     }
 }
 
+fn lenient(levels: [Option<Level>; 2]) -> Vec<Level> {
+    let lenient = |level: &Level| level.mode != Mode::Enforce;
+    levels.into_iter().flatten().filter(lenient).collect()
+}
+
 impl Tenancy {
-    /// Looks at what the tenant holds after a commit that may have grown it: a
+    /// Looks at what the tenant's cache holds after a commit that may have grown it: a
     /// limit that lets through is told of where it is passed.
     pub fn watch(&self, usage: &Usage) {
-        for level in &self.watched {
+        self.look_at(&self.watched, usage);
+    }
+
+    /// The same of its sessions.
+    pub fn watch_sessions(&self, usage: &Usage) {
+        self.look_at(&self.session_watched, usage);
+    }
+
+    fn look_at(&self, levels: &[Level], usage: &Usage) {
+        for level in levels {
             let used = match level.metric {
-                MEMORY_BYTES => usage.bytes,
+                MEMORY_BYTES | STORAGE_BYTES => usage.bytes,
                 _ => usage.entries,
             };
             if used > level.limit {

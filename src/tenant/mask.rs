@@ -194,14 +194,14 @@ impl Path {
 }
 
 /// A name that may stand in backticks, as AIP-161 writes map keys.
-fn unquoted(name: &str) -> &str {
+pub fn unquoted(name: &str) -> &str {
     name.strip_prefix('`')
         .and_then(|name| name.strip_suffix('`'))
         .unwrap_or(name)
 }
 
 /// The names of a path, parted by dots; one that holds dots stands in backticks.
-fn names_of(path: &str) -> Option<Vec<String>> {
+pub fn names_of(path: &str) -> Option<Vec<String>> {
     let mut names = Vec::new();
     let mut rest = path;
     loop {
@@ -229,7 +229,8 @@ fn names_of(path: &str) -> Option<Vec<String>> {
     }
 }
 
-fn find<'a>(settings: &'a Map<String, Value>, names: &[String]) -> Option<&'a Value> {
+/// What the names of a path lead to.
+pub fn find<'a>(settings: &'a Map<String, Value>, names: &[String]) -> Option<&'a Value> {
     let (first, rest) = names.split_first()?;
     rest.iter()
         .try_fold(settings.get(first)?, |value, name| value.get(name))
@@ -237,7 +238,7 @@ fn find<'a>(settings: &'a Map<String, Value>, names: &[String]) -> Option<&'a Va
 
 /// Puts a value where the names lead, making objects on the way; removes what is
 /// there where there is none.
-fn set(settings: &mut Map<String, Value>, names: &[String], value: Option<&Value>) {
+pub fn set(settings: &mut Map<String, Value>, names: &[String], value: Option<&Value>) {
     let Some((first, rest)) = names.split_first() else {
         return;
     };

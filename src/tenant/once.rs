@@ -31,7 +31,7 @@ pub struct Change {
 
 /// A request with an id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Once {
+pub struct Once {
     /// The id in its canonical form.
     pub(super) request_id: String,
     /// What was asked, as a digest.
@@ -49,7 +49,7 @@ struct Answered {
 impl Once {
     /// The request of this id that asks an RPC for this content; `None` where it
     /// has no id. An id that is no UUID is a violation.
-    pub(super) fn of(
+    pub fn of(
         rpc: &str,
         request_id: &str,
         content: &impl Serialize,
@@ -74,12 +74,12 @@ impl Once {
     }
 
     /// Where the record is.
-    pub(super) fn key(&self) -> Key {
+    pub fn key(&self) -> Key {
         Key::new(Table::Request, self.request_id.clone().into_bytes())
     }
 
     /// The write that records the answer; refused where there is a record.
-    pub(super) fn write(&self, answer: &impl Serialize) -> Result<Write> {
+    pub fn write(&self, answer: &impl Serialize) -> Result<Write> {
         Ok(self.rewrite(answer)?.when(Check::Absent))
     }
 
@@ -99,7 +99,7 @@ impl Once {
     ///
     /// # Errors
     /// [`Error::RequestIdReused`] where other content was asked for.
-    pub(super) fn replay<A: DeserializeOwned>(&self, found: &Record) -> Result<A> {
+    pub fn replay<A: DeserializeOwned>(&self, found: &Record) -> Result<A> {
         let answered: Answered = record::decode(&found.value)?;
         if answered.fingerprint != self.fingerprint {
             return Err(Error::RequestIdReused);

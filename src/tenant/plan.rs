@@ -82,18 +82,27 @@ impl Quotas {
         self.modes.get(metric).copied().unwrap_or_default()
     }
 
-    /// What the store has to enforce: only metrics whose mode says so.
+    /// What the store has to enforce on entries: only metrics whose mode says so.
     pub fn enforced(&self) -> Limits {
-        let enforced = |metric: &str, limit: Option<i64>| {
-            // A negative limit is -1, which means unlimited.
-            limit
-                .filter(|_| self.mode(metric) == Mode::Enforce)
-                .and_then(|limit| u64::try_from(limit).ok())
-        };
         Limits {
-            entries: enforced("cache_entries", self.cache_entries),
-            bytes: enforced("memory_bytes", self.memory_bytes),
+            entries: self.bound("cache_entries", self.cache_entries),
+            bytes: self.bound("memory_bytes", self.memory_bytes),
         }
+    }
+
+    /// What the store has to enforce on sessions; likewise.
+    pub fn enforced_on_sessions(&self) -> Limits {
+        Limits {
+            entries: self.bound("active_sessions", self.active_sessions),
+            bytes: self.bound("storage_bytes", self.storage_bytes),
+        }
+    }
+
+    fn bound(&self, metric: &str, limit: Option<i64>) -> Option<u64> {
+        // A negative limit is -1, which means unlimited.
+        limit
+            .filter(|_| self.mode(metric) == Mode::Enforce)
+            .and_then(|limit| u64::try_from(limit).ok())
     }
 }
 

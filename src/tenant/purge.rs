@@ -1,14 +1,14 @@
-//! A deleted tenant leaves for good: its entries, its API keys, itself. It does
+//! A deleted tenant leaves for good: its entries, its sessions, its API keys, itself. It does
 //! not know how bytes leave the store; that is `reclaim`'s work.
 //!
 //! The steps are ordered so that whoever finds a purge half done can finish it:
 //! 1. the tenant is marked and loses its data keys, and a job is left with how its
 //!    meters stand, in one commit; from here nothing brings the tenant back;
 //! 2. its billing periods are closed, the last as the meters stood then;
-//! 3. its space is removed: no entry can be read or written any more, and its
-//!    meters are gone;
+//! 3. its spaces are removed: no entry and no session can be read or written any more,
+//!    and its meters are gone;
 //! 4. its API keys go, page by page, each page in one commit with the job's count;
-//! 5. the tenant and the job go, and a reclaim job takes their place, in one commit.
+//! 5. the tenant and the job go, and reclaim jobs take their place, in one commit.
 
 mod api_keys;
 mod overdue;
@@ -27,7 +27,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    store::{Batch, Check, Commit, Incarnation, Key, Refusal, Space, Step, Table, Usage, Write},
+    store::{
+        Applied, Batch, Check, Commit, Incarnation, Key, Refusal, Space, Step, Table, Usage, Write,
+    },
 };
 
 /// How long a purge waits for the bytes to leave before it answers PENDING.
@@ -43,6 +45,12 @@ pub struct PurgeReport {
     pub entries: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Sessions held then.
+    #[serde(default)]
+    pub sessions: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub session_bytes: u64,
     /// API keys removed.
     pub api_keys: u64,
     /// Whether there were data keys, which are gone.
@@ -71,6 +79,11 @@ struct Purge {
     /// another removed the space.
     entries: u64,
     bytes: u64,
+    /// The same of that of its sessions.
+    #[serde(default)]
+    sessions: u64,
+    #[serde(default)]
+    session_bytes: u64,
     /// API keys removed so far.
     api_keys: u64,
     /// The request that began it: whoever finishes it records the answer.
@@ -106,16 +119,6 @@ pub(super) fn due_key(tenant_id: &str, purge_ms: u64) -> Key {
 
 fn purge_key(tenant_id: &str) -> Key {
     Key::new(Table::Job, format!("{PURGE}{tenant_id}").into_bytes())
-}
-
-impl Tenant {
-    /// Where its cache entries are reclaimed.
-    fn site(&self) -> reclaim::Site {
-        reclaim::Site {
-            incarnation: self.incarnation,
-            space: self.space(),
-        }
-    }
 }
 
 impl Tenants {
@@ -160,11 +163,13 @@ impl Tenants {
             });
         }
         if change.validate_only {
-            let held = self.held(&tenant).await?;
+            let (held, sessions) = self.held(&tenant).await?;
             let api_keys = self.count_api_keys(tenant.incarnation).await?;
             return Ok(PurgeReport {
                 entries: held.entries,
                 bytes: held.bytes,
+                sessions: sessions.entries,
+                session_bytes: sessions.bytes,
                 api_keys,
                 data_keys: tenant.encryption.is_some(),
                 reclaimed: false,
@@ -201,8 +206,8 @@ impl Tenants {
 
     /// Step 1.
     async fn begin(&self, mut tenant: Tenant, version: u64, once: Option<Once>) -> Result<()> {
-        let held = self.held(&tenant).await?;
-        let end = self.reading(&tenant).await?;
+        let (held, sessions) = self.held(&tenant).await?;
+        let end = self.readings(&tenant).await?;
         let now_ms = self.store.now_ms();
         tenant.purging = true;
         // With them goes whatever anybody may still have of its values.
@@ -215,6 +220,8 @@ impl Tenants {
             create_ms: now_ms,
             entries: held.entries,
             bytes: held.bytes,
+            sessions: sessions.entries,
+            session_bytes: sessions.bytes,
             api_keys: 0,
             once,
             data_keys: data_keys.is_some(),
@@ -260,36 +267,45 @@ impl Tenants {
 
         let leaving: Tenant = record::decode(&tenant.value)?;
         let end = match &purge.end {
-            Some(end) => end.reading(),
-            None => self.reading(&leaving).await?,
+            Some(end) => end.readings(),
+            None => self.readings(&leaving).await?,
         };
         self.close_for_good(&leaving, end).await?;
 
-        let remove = Batch {
-            step: Some(Step::Remove),
-            ..Batch::default()
-        };
-        match self.store.commit(&leaving.space(), remove).await? {
-            Commit::Applied(applied) => {
-                purge.entries = applied.usage.entries;
-                purge.bytes = applied.usage.bytes;
-            }
-            Commit::Refused(Refusal::Gone) => {}
-            Commit::Refused(refusal) => return Err(super::unexpected(&refusal)),
+        if let Some(removed) = self.remove(&leaving.space()).await? {
+            (purge.entries, purge.bytes) = (removed.usage.entries, removed.usage.bytes);
+        }
+        let sessions = self.remove(&leaving.session_space()).await?;
+        // Its removal was the first that a space without sessions heard of.
+        let never = |removed: &Applied| removed.view.epoch <= 1;
+        let had_sessions = !sessions.as_ref().is_some_and(never);
+        if let Some(removed) = sessions {
+            (purge.sessions, purge.session_bytes) = (removed.usage.entries, removed.usage.bytes);
         }
 
         let version = self.remove_api_keys(&mut purge, job.version).await?;
 
-        let (reclaim_id, reclaim_job) =
-            reclaim::job(&self.store, leaving.site(), reclaim::Work::Removed)?;
-        let writes = vec![
+        let mut writes = vec![
             Write::delete(keys[0].clone()).when(Check::Version(tenant.version)),
             Write::delete(purge_key(tenant_id)).when(Check::Version(version)),
-            reclaim_job,
         ];
+        let mut jobs = Vec::new();
+        let spaces = [
+            Some(leaving.space()),
+            had_sessions.then(|| leaving.session_space()),
+        ];
+        for space in spaces.into_iter().flatten() {
+            let incarnation = leaving.incarnation;
+            let site = reclaim::Site { incarnation, space };
+            let (id, job) = reclaim::job(&self.store, site, reclaim::Work::Removed)?;
+            jobs.push(id);
+            writes.push(job);
+        }
         let mut report = PurgeReport {
             entries: purge.entries,
             bytes: purge.bytes,
+            sessions: purge.sessions,
+            session_bytes: purge.session_bytes,
             api_keys: purge.api_keys,
             data_keys: purge.data_keys,
             reclaimed: false,
@@ -301,7 +317,10 @@ impl Tenants {
         self.directory.drop_key(&record::tenant_key(tenant_id));
         // The purge is done; that its bytes cannot go right now is no failure of it.
         let reclaimed = async {
-            let reclaimed = reclaim::at_once(&self.store, &reclaim_id, AT_ONCE).await?;
+            let mut reclaimed = true;
+            for id in &jobs {
+                reclaimed &= reclaim::at_once(&self.store, id, AT_ONCE).await?;
+            }
             if reclaimed && !requests.is_empty() {
                 // A replay must not tell less than the first answer.
                 report.reclaimed = true;
@@ -347,7 +366,22 @@ impl Tenants {
         }
     }
 
-    async fn held(&self, tenant: &Tenant) -> Result<Usage> {
-        Ok(self.store.usage(&tenant.space()).await?)
+    /// What its cache holds, and what its sessions.
+    async fn held(&self, tenant: &Tenant) -> Result<(Usage, Usage)> {
+        let cache = self.store.usage(&tenant.space()).await?;
+        Ok((cache, self.store.usage(&tenant.session_space()).await?))
+    }
+
+    /// Removes a space; `None` where it was removed before.
+    async fn remove(&self, space: &Space) -> Result<Option<Applied>> {
+        let remove = Batch {
+            step: Some(Step::Remove),
+            ..Batch::default()
+        };
+        match self.store.commit(space, remove).await? {
+            Commit::Applied(applied) => Ok(Some(applied)),
+            Commit::Refused(Refusal::Gone) => Ok(None),
+            Commit::Refused(refusal) => Err(super::unexpected(&refusal)),
+        }
     }
 }

@@ -49,6 +49,8 @@ pub struct Terms {
     pub space: Space,
     /// The name of that.
     pub home: Incarnation,
+    /// Where its sessions live.
+    pub sessions: Space,
     /// What this replica keeps of the tenant.
     pub account: Arc<Account>,
     /// The quotas in force: the plan's, overlaid with its own.
@@ -57,6 +59,10 @@ pub struct Terms {
     pub limits: Limits,
     /// The limits on its entries that let through.
     pub watched: Vec<Level>,
+    /// The limits on its sessions that a commit enforces.
+    pub session_limits: Limits,
+    /// The limits on its sessions that let through.
+    pub session_watched: Vec<Level>,
     /// The limit on its calls; `None` where there is none.
     pub operations: Option<rate::Rule>,
     /// The limits on rates of the platform's own.
@@ -82,10 +88,13 @@ impl Terms {
             incarnation,
             space: Space::tenant(incarnation),
             home: incarnation,
+            sessions: Space::sessions(incarnation),
             account,
             quotas: Quotas::default(),
             limits: Limits::default(),
             watched: Vec::new(),
+            session_limits: Limits::default(),
+            session_watched: Vec::new(),
             operations: None,
             rates: Vec::new(),
             transfer: None,
@@ -140,11 +149,13 @@ impl Tenancy {
         }
     }
 
-    /// Why the tenant's space is gone: whoever is admitted anew finds it elsewhere
+    /// Why a space of the tenant's is gone: whoever is admitted anew finds it elsewhere
     /// ([`Error::RestoreInProgress`]), or nowhere ([`Error::NotFound`]).
     pub async fn departed(&self, store: &Handle) -> Error {
         match self.now(store).await {
-            Ok(Some(now)) if now.home() != self.home => Error::RestoreInProgress,
+            Ok(Some(now)) if now.home() != self.home || now.session_space() != self.sessions => {
+                Error::RestoreInProgress
+            }
             Ok(_) => Error::no_tenant(&*self.tenant_id),
             Err(error) => error,
         }
@@ -161,7 +172,8 @@ impl Tenancy {
         Ok((found.incarnation == self.incarnation).then_some(found))
     }
 
-    /// Where an entry of the tenant lives, for what is to be sealed or opened.
+    /// Where something of the tenant lives, for what is to be sealed or opened. Beside
+    /// entries' own, a namespace has a name that none of theirs can have.
     pub fn place<'a>(&'a self, namespace: &'a str, key: &'a str) -> Place<'a> {
         Place {
             incarnation: self.incarnation,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::{
     Account, Caller, Period, Tenancy, Tenant, Tenants, Terms,
+    held::BothMeters,
     plan::{self, Mode},
     quota::OPERATIONS_PER_MINUTE,
     rate::Rule,
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    store::{self, Meters, Row, Space, Unit},
+    store::{self, Row, Space, Unit},
 };
 pub use range::Range;
 pub use totals::Totals;
@@ -29,8 +30,10 @@ const ROWS: usize = 1000;
 /// What a tenant holds, came to and may.
 #[derive(Clone, Debug)]
 pub struct Usage {
-    /// What it holds now.
+    /// What its cache holds now.
     pub held: store::Usage,
+    /// Its sessions, and their bytes.
+    pub sessions: store::Usage,
     /// What it came to in the present billing period. Of a custom level, how it
     /// stands now.
     pub totals: Totals,
@@ -66,8 +69,9 @@ impl Standing {
 /// What the store knows of a tenant's usage.
 struct Known {
     held: store::Usage,
+    sessions: store::Usage,
     /// By day: kept for longest.
-    days: Meters,
+    days: BothMeters,
     levels: Row,
     /// Bytes transferred in the present period, as the quota counts them.
     transfer: u64,
@@ -109,10 +113,11 @@ impl Tenants {
         };
         Ok(Usage {
             held: known.held,
+            sessions: known.sessions,
             totals,
             quotas: standings,
             points,
-            as_of_ms: known.days.now_ms,
+            as_of_ms: known.days.entries.now_ms,
         })
     }
 
@@ -125,11 +130,14 @@ impl Tenants {
         ];
         let segments = 0..=account.segment();
         names.extend(segments.map(|segment| rows::period(incarnation, period, segment)));
-        let (space, meters) = (tenant.space(), Space::meters(incarnation));
-        let (held, days, rows) = tokio::try_join!(
-            self.store.usage(&space),
-            self.store.meters(&space, Unit::Day),
-            self.rows(&meters, &names),
+        let (space, sessions) = (tenant.space(), tenant.session_space());
+        let meters = Space::meters(incarnation);
+        let of_store = async |space| Ok::<_, crate::error::Error>(self.store.usage(space).await?);
+        let (held, sessions, days, rows) = tokio::try_join!(
+            of_store(&space),
+            of_store(&sessions),
+            self.meters(tenant, Unit::Day),
+            async { Ok(self.rows(&meters, &names).await?) },
         )?;
         let mut rows = rows.into_iter();
         let levels = rows.next().unwrap_or_default();
@@ -137,6 +145,7 @@ impl Tenants {
         account.meter.learn_transfer(period, transfer);
         Ok(Known {
             held,
+            sessions,
             days,
             levels,
             transfer,
@@ -159,7 +168,7 @@ impl Tenants {
         tenant: &Tenant,
         unit: Unit,
         starts: Vec<u64>,
-        days: &Meters,
+        days: &BothMeters,
     ) -> Result<Vec<(u64, Totals)>> {
         let incarnation = tenant.incarnation;
         let names: Vec<_> = starts
@@ -169,11 +178,12 @@ impl Tenants {
         let meters = async {
             match unit {
                 Unit::Day => Ok(days.clone()),
-                unit => self.store.meters(&tenant.space(), unit).await,
+                unit => self.meters(tenant, unit).await,
             }
         };
         let space = Space::meters(incarnation);
-        let (meters, rows) = tokio::try_join!(meters, self.rows(&space, &names))?;
+        let rows = async { Ok(self.rows(&space, &names).await?) };
+        let (meters, rows) = tokio::try_join!(meters, rows)?;
         let point = |(start_ms, row): (u64, Row)| {
             let mut totals = Totals::between(&meters, start_ms, start_ms + unit.ms());
             totals.add(&row);
@@ -190,7 +200,7 @@ impl Tenants {
         quotas: &plan::Quotas,
         known: &Known,
     ) -> Result<BTreeMap<String, Standing>> {
-        let now_ms = known.days.now_ms;
+        let now_ms = known.days.entries.now_ms;
         let terms = Terms::unlimited(&tenant.tenant_id, account.clone());
         let tenancy = Tenancy::on(std::sync::Arc::new(terms));
         let mut standings = BTreeMap::new();
@@ -217,8 +227,8 @@ impl Tenants {
                     let used = self.drawn(&tenancy, quotas, metric, limit, span_ms).await?;
                     stand(metric, limit, used, Some(now_ms.saturating_add(span_ms)));
                 }
-                // Sessions and what they store are not kept yet.
-                metric => stand(metric, limit, 0, None),
+                "storage_bytes" => stand(metric, limit, known.sessions.bytes, None),
+                metric => stand(metric, limit, known.sessions.entries, None),
             }
         }
         for (metric, quota) in &quotas.custom {

@@ -10,6 +10,7 @@ mod invalidate;
 mod metering;
 mod reload;
 mod serving;
+mod session;
 mod stand_in;
 mod warm;
 mod watch;

@@ -152,6 +152,8 @@ fn every_key_of_the_defaults_is_read() {
             "./data" => "./elsewhere",
             "127.0.0.1:9464" => "127.0.0.1:2",
             _ if setting.path == "cache.max_ttl" => "300d",
+            _ if setting.path == "session.max_ttl" => "300d",
+            _ if setting.path == "session.max_data_bytes" => "63 KiB",
             value if value.ends_with(['s', 'm', 'd', 'h']) => "7s",
             value if value.ends_with('B') => "7 MiB",
             value if value.parse::<i64>().is_ok() => "7",

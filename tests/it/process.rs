@@ -14,6 +14,7 @@ mod permissions;
 mod port_calls;
 mod replicas;
 mod restarted;
+mod sessions;
 mod start;
 mod surface;
 mod tls;

@@ -6,4 +6,5 @@ pub mod configuration;
 pub mod encryption;
 mod groups;
 mod rate;
+pub mod session;
 pub mod tenant;

@@ -122,6 +122,18 @@ impl Stage {
             .collect()
     }
 
+    /// Puts sessions into a tenant's space of those, as the state would.
+    pub async fn fill_sessions(&self, incarnation: Incarnation, sessions: usize) {
+        let session = |n| Key::new(Table::Session, format!("session-{n}"));
+        let writes = (0..sessions).map(|n| Write::put(session(n), vec![7; 50]));
+        let space = Space::sessions(incarnation);
+        let commit = self.store.commit(&space, Batch::of(writes)).await.unwrap();
+        assert!(
+            matches!(commit, riptide_persistence::store::Commit::Applied(_)),
+            "{commit:?}"
+        );
+    }
+
     /// Puts entries into a tenant's space, as its cache would.
     pub async fn fill(&self, incarnation: Incarnation, namespace: &str, entries: usize) {
         let writes = (0..entries)

@@ -78,7 +78,7 @@ pub(in crate::cli) struct Update {
     delete_protection: Option<bool>,
 }
 
-pub(super) fn label(text: &str) -> Result<(String, String), String> {
+pub(in crate::cli) fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')
         .ok_or("expected <key>=<value>, such as env=prod")?;

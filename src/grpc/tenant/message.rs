@@ -287,8 +287,8 @@ pub(super) fn purge_report(report: PurgeReport) -> v1::PurgeReport {
     v1::PurgeReport {
         entries: int64(report.entries),
         bytes: int64(report.bytes),
-        // This version holds no sessions.
-        sessions: 0,
+        sessions: int64(report.sessions),
+        session_bytes: int64(report.session_bytes),
         api_keys: int64(report.api_keys),
         data_key_destroyed: report.data_keys,
         physical_reclaim: physical.into(),

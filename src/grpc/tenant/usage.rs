@@ -85,6 +85,7 @@ fn range(request: &v1::GetTenantUsageRequest) -> Range {
 fn answer(usage: Usage) -> v1::GetTenantUsageResponse {
     let Usage {
         held,
+        sessions,
         totals,
         quotas,
         points,
@@ -94,9 +95,8 @@ fn answer(usage: Usage) -> v1::GetTenantUsageResponse {
     let message = v1::Usage {
         memory_bytes: int64(held.bytes),
         cache_entries: int64(held.entries),
-        // Sessions are not kept yet.
-        storage_bytes: 0,
-        active_sessions: 0,
+        storage_bytes: int64(sessions.bytes),
+        active_sessions: int64(sessions.entries),
         operations: int64(totals.operations),
         hits: int64(totals.hits),
         misses: int64(totals.misses),
@@ -106,7 +106,7 @@ fn answer(usage: Usage) -> v1::GetTenantUsageResponse {
         data_transfer_bytes,
         compute_ms: int64(totals.compute_ms),
         memory_byte_seconds: int64(totals.memory_byte_seconds),
-        storage_byte_seconds: 0,
+        storage_byte_seconds: int64(totals.storage_byte_seconds),
         exact: held.exact,
         custom: custom(totals),
     };
@@ -144,7 +144,7 @@ fn point((start_ms, totals): (u64, Totals)) -> v1::UsagePoint {
         data_transfer_bytes: int64(totals.data_transfer_bytes()),
         compute_ms: int64(totals.compute_ms),
         memory_byte_seconds: int64(totals.memory_byte_seconds),
-        storage_byte_seconds: 0,
+        storage_byte_seconds: int64(totals.storage_byte_seconds),
         custom: custom(totals),
     }
 }

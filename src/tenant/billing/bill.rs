@@ -4,8 +4,8 @@
 use super::{Overflow, Statement, draw_up};
 use crate::{
     error::{Error, Result, Violations},
-    store::{Reading, Space},
-    tenant::{Caller, Period, Tenant, Tenants, record, rows},
+    store::Space,
+    tenant::{Caller, Period, Readings, Tenant, Tenants, record, rows},
 };
 
 /// Closed statements told beside the one asked for, at most.
@@ -101,7 +101,7 @@ impl Tenants {
         &self,
         tenant: &Tenant,
         period: Period,
-        left_with: Option<Reading>,
+        left_with: Option<Readings>,
     ) -> Result<Statement> {
         let consumption = self.consumption(tenant, period, left_with).await?;
         let currency = &self.billing.load().currency;

@@ -20,10 +20,10 @@ use crate::{
     error::{Error, Result},
     random,
     store::{
-        Action, Batch, Check, Commit, Expiry, Key, Outcome, Query, Reading, Refusal, Space, Table,
-        Unit, Write,
+        Action, Batch, Check, Commit, Expiry, Key, Outcome, Query, Refusal, Space, Table, Unit,
+        Write,
     },
-    tenant::{Period, Tenant, Tenants, record, rows},
+    tenant::{Period, Readings, Tenant, Tenants, record, rows},
 };
 
 /// How often periods that are over are looked for.
@@ -240,9 +240,9 @@ impl Tenants {
     pub(in crate::tenant) async fn close_for_good(
         &self,
         tenant: &Tenant,
-        left_with: Reading,
+        left_with: Readings,
     ) -> Result<()> {
-        for period in periods_up_to(tenant, Period::of(left_with.at_ms)) {
+        for period in periods_up_to(tenant, Period::of(left_with.at_ms())) {
             if !self.is_closed(tenant, period).await? {
                 self.put_statement(tenant, period, Some(left_with)).await?;
             }
@@ -261,7 +261,7 @@ impl Tenants {
         &self,
         tenant: &Tenant,
         period: Period,
-        left_with: Option<Reading>,
+        left_with: Option<Readings>,
     ) -> Result<()> {
         let space = Space::meters(tenant.incarnation);
         let barred = Barred {

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     error::Result,
-    store::{Meters, Reading, Row, Space, Unit},
-    tenant::{Period, Tenant, Tenants, plan, rows},
+    store::{Row, Space, Unit},
+    tenant::{Period, Readings, Tenant, Tenants, held::BothMeters, plan, rows},
 };
 
 /// The parts of a period, and the moment they are as of.
@@ -28,7 +28,7 @@ impl Tenants {
         &self,
         tenant: &Tenant,
         period: Period,
-        left_with: Option<Reading>,
+        left_with: Option<Readings>,
     ) -> Result<Consumption> {
         // A space that was never written has no moment of its own.
         let now_ms = self.store.now_ms();
@@ -40,7 +40,7 @@ impl Tenants {
             .map(|span| Part {
                 plan: span.plan.clone(),
                 tariff: Tariff::configured(&plan::named(&settings, &span.plan).prices),
-                start_ms: span.from.at_ms,
+                start_ms: span.start_ms,
                 end_ms: span.end_ms,
                 quantities: Quantities::new(),
             })
@@ -68,8 +68,8 @@ impl Tenants {
                 metered(span, &mut part.quantities);
             }
         }
-        let until_ms = match (left_with, meters.now_ms) {
-            (Some(reading), _) => reading.at_ms,
+        let until_ms = match (left_with, meters.entries.now_ms) {
+            (Some(readings), _) => readings.at_ms(),
             (None, 0) => now_ms,
             (None, at_ms) => at_ms,
         };
@@ -81,33 +81,30 @@ impl Tenants {
 struct Span {
     number: u32,
     plan: String,
-    from: Reading,
-    to: Reading,
+    start_ms: u64,
+    from: Readings,
+    to: Readings,
     /// When it ended, or will.
     end_ms: u64,
 }
 
 fn spans(
     segments: &[Segment],
-    meters: &Meters,
+    meters: &BothMeters,
     period: Period,
-    left_with: Option<Reading>,
+    left_with: Option<Readings>,
 ) -> Vec<Span> {
     let now = left_with.unwrap_or_else(|| meters.now());
     let at_border = |border_ms: u64| {
-        let reading = if border_ms < now.at_ms {
+        if border_ms < now.at_ms() {
             meters.at(border_ms)
         } else {
             now
-        };
-        Reading {
-            at_ms: border_ms,
-            ..reading
         }
     };
     // Where the tenant leaves within the period, it ends there.
     let end_ms = match left_with {
-        Some(reading) => period.end_ms().min(reading.at_ms),
+        Some(readings) => period.end_ms().min(readings.at_ms()),
         None => period.end_ms(),
     };
     let nexts = segments.iter().skip(1).map(Some).chain([None]);
@@ -121,12 +118,13 @@ fn spans(
         Some(Span {
             number: segment.number,
             plan: segment.plan.clone(),
+            start_ms: segment.start_ms.max(period.start_ms()),
             from: if begins {
-                segment.reading()
+                segment.readings()
             } else {
                 at_border(period.start_ms())
             },
-            to: next.map_or_else(|| at_border(end_ms), Segment::reading),
+            to: next.map_or_else(|| at_border(end_ms), Segment::readings),
             end_ms: next.map_or(end_ms, |next| next.start_ms),
         })
     });
@@ -151,15 +149,17 @@ fn counted(row: &Row, quantities: &mut Quantities) {
     }
 }
 
-/// Adds what commits metered, and what was held. Seconds are cut to whole ones on
-/// the sum since the tenant's beginning, so that spans add up.
+/// Adds what commits metered, and what was held.
 fn metered(span: &Span, quantities: &mut Quantities) {
     let Span { from, to, .. } = span;
-    let byte_seconds = |reading: &Reading| reading.byte_ms / 1000;
+    let byte_seconds = Readings::memory_byte_seconds;
     let held = byte_seconds(to).saturating_sub(byte_seconds(from));
-    let operations = to.operations.saturating_sub(from.operations);
-    let bytes = to.bytes.saturating_sub(from.bytes);
+    let byte_seconds = Readings::storage_byte_seconds;
+    let stored = byte_seconds(to).saturating_sub(byte_seconds(from));
+    let operations = to.operations().saturating_sub(from.operations());
+    let bytes = to.bytes().saturating_sub(from.bytes());
     add(quantities, Metric::MemoryByteSeconds, held);
+    add(quantities, Metric::StorageByteSeconds, stored);
     add(quantities, Metric::Operations, operations.into());
     add(quantities, Metric::DataTransferBytes, bytes.into());
 }

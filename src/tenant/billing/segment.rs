@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    store::{Meters, Reading, Space, Unit},
-    tenant::{Account, Period, Tenant, Tenants, rows},
+    store::{Reading, Space},
+    tenant::{Account, Period, Readings, Tenant, Tenants, rows},
 };
 
 /// Plans in one period at most: each is a part of every statement.
@@ -35,10 +35,29 @@ pub struct Segment {
     pub operations: u64,
     /// As [`Reading::bytes`].
     pub bytes: u64,
+    /// The same of the space of its sessions.
+    #[serde(default)]
+    pub sessions: SessionMeters,
+}
+
+/// How the meters of a tenant's sessions stood.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionMeters {
+    /// As [`Reading::byte_ms`].
+    #[serde(with = "text")]
+    pub byte_ms: u128,
+    /// As [`Reading::operations`].
+    pub operations: u64,
+    /// As [`Reading::bytes`].
+    pub bytes: u64,
 }
 
 impl Segment {
-    fn of(number: u32, plan: &str, start_ms: u64, reading: Reading) -> Self {
+    fn of(number: u32, plan: &str, start_ms: u64, readings: Readings) -> Self {
+        let Readings {
+            entries: reading,
+            sessions,
+        } = readings;
         Self {
             number,
             plan: plan.to_owned(),
@@ -46,21 +65,34 @@ impl Segment {
             byte_ms: reading.byte_ms,
             operations: reading.operations,
             bytes: reading.bytes,
+            sessions: SessionMeters {
+                byte_ms: sessions.byte_ms,
+                operations: sessions.operations,
+                bytes: sessions.bytes,
+            },
         }
     }
 
     /// What follows the last plan: none, from this moment.
-    pub(in crate::tenant) fn last(reading: Reading) -> Self {
-        Self::of(0, "", reading.at_ms, reading)
+    pub(in crate::tenant) fn last(readings: Readings) -> Self {
+        Self::of(0, "", readings.at_ms(), readings)
     }
 
     /// How the meters stood when it began.
-    pub(in crate::tenant) fn reading(&self) -> Reading {
-        Reading {
-            at_ms: self.start_ms,
-            byte_ms: self.byte_ms,
-            operations: self.operations,
-            bytes: self.bytes,
+    pub(in crate::tenant) fn readings(&self) -> Readings {
+        Readings {
+            entries: Reading {
+                at_ms: self.start_ms,
+                byte_ms: self.byte_ms,
+                operations: self.operations,
+                bytes: self.bytes,
+            },
+            sessions: Reading {
+                at_ms: self.start_ms,
+                byte_ms: self.sessions.byte_ms,
+                operations: self.sessions.operations,
+                bytes: self.sessions.bytes,
+            },
         }
     }
 }
@@ -74,7 +106,7 @@ impl Tenant {
                 0,
                 &self.plan,
                 self.create_ms,
-                Reading::default(),
+                Readings::default(),
             )]
         } else {
             self.segments.clone()
@@ -109,13 +141,13 @@ impl Tenants {
         let Some(last) = segments.last().filter(|last| last.plan != after.plan) else {
             return Ok(());
         };
-        let reading = self.reading(before).await?;
-        let start_ms = reading.at_ms.max(last.start_ms);
+        let readings = self.readings(before).await?;
+        let start_ms = readings.at_ms().max(last.start_ms);
         let begun = Segment::of(
             last.number.saturating_add(1),
             &after.plan,
             start_ms,
-            reading,
+            readings,
         );
         segments.push(begun);
         let period = Period::of(start_ms);
@@ -133,37 +165,6 @@ impl Tenants {
         }
         after.segments = segments;
         Ok(())
-    }
-
-    /// The meters of a tenant's space now.
-    pub(in crate::tenant) async fn reading(&self, tenant: &Tenant) -> Result<Reading> {
-        // A space that was never written has no moment of its own.
-        let now_ms = self.store.now_ms();
-        let reading = self.meters(tenant, Unit::Day).await?.now();
-        Ok(match reading.at_ms {
-            0 => Reading {
-                at_ms: now_ms,
-                ..reading
-            },
-            _ => reading,
-        })
-    }
-
-    /// The meters of a tenant's space, wherever a restore has put it since this record
-    /// of it was read: with its space go the meters that its new one has taken over.
-    pub(in crate::tenant) async fn meters(&self, tenant: &Tenant, unit: Unit) -> Result<Meters> {
-        let meters = self.store.meters(&tenant.space(), unit).await?;
-        if meters.last.at_ms > 0 {
-            return Ok(meters);
-        }
-        match self.find_tenant(&tenant.tenant_id).await? {
-            Some((now, _))
-                if now.incarnation == tenant.incarnation && now.home() != tenant.home() =>
-            {
-                Ok(self.store.meters(&now.space(), unit).await?)
-            }
-            _ => Ok(meters),
-        }
     }
 
     /// The oldest period of a tenant up to this one that is not closed.
@@ -232,17 +233,30 @@ mod tests {
             operations: u64::MAX,
             bytes: 7,
         };
-        let segment = Segment::of(3, "basic", 5, reading);
+        let readings = Readings {
+            entries: reading,
+            sessions: Reading {
+                bytes: 9,
+                ..reading
+            },
+        };
+        let segment = Segment::of(3, "basic", 5, readings);
         let stored = serde_json::to_string(&segment).unwrap();
         let read: Segment = serde_json::from_str(&stored).unwrap();
         assert_eq!(read, segment);
-        assert_eq!(read.reading(), reading);
+        assert_eq!(read.readings(), readings);
+        // One of a release that had no sessions.
+        let mut older: serde_json::Value = serde_json::from_str(&stored).unwrap();
+        older.as_object_mut().unwrap().remove("sessions");
+        let older: Segment = serde_json::from_value(older).unwrap();
+        assert_eq!(older.readings().entries, reading);
+        assert_eq!(older.readings().sessions.byte_ms, 0);
     }
 
     #[test]
     fn segments_end_where_the_next_begins() {
         let segments =
-            [10, 20, 20, 30].map(|start_ms| Segment::of(0, "p", start_ms, Reading::default()));
+            [10, 20, 20, 30].map(|start_ms| Segment::of(0, "p", start_ms, Readings::default()));
         for (at_ms, ended) in [(0, 0), (10, 0), (19, 0), (20, 2), (29, 2), (30, 3), (99, 3)] {
             assert_eq!(ended_by(&segments, at_ms), ended, "{at_ms}");
         }

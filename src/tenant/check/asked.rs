@@ -18,12 +18,12 @@ use crate::{
 /// What a metric is, as far as a check goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// What the space counts.
+    /// What the space of entries counts.
     Held,
+    /// What that of sessions counts.
+    Sessions,
     /// What was transferred in the billing period.
     Transfer,
-    /// Nothing uses it in this version.
-    Unused,
     /// Calls in any minute.
     Operations,
     /// A rate of the platform's own.
@@ -45,7 +45,7 @@ impl Kind {
             MEMORY_BYTES | CACHE_ENTRIES => Self::Held,
             DATA_TRANSFER_BYTES => Self::Transfer,
             OPERATIONS_PER_MINUTE => Self::Operations,
-            _ => Self::Unused,
+            _ => Self::Sessions,
         };
         Some((kind, limit.unwrap_or(-1)))
     }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    store::{Meters, Row},
-    tenant::rows,
+    store::Row,
+    tenant::{Readings, held::BothMeters, rows},
 };
 
 /// What a tenant came to in a span of time.
@@ -29,22 +29,26 @@ pub struct Totals {
     pub compute_ms: u64,
     /// Bytes of entries times the seconds they were held.
     pub memory_byte_seconds: u64,
+    /// Bytes of sessions times the seconds they were held.
+    pub storage_byte_seconds: u64,
     /// The platform's own metrics, by name.
     pub custom: BTreeMap<String, u64>,
 }
 
 impl Totals {
     /// What commits metered from one border until another, or until now where
-    /// that is earlier. Byte-seconds are whole ones of the time since the tenant's
-    /// beginning, so that those of spans that adjoin add up.
-    pub(super) fn between(meters: &Meters, start_ms: u64, end_ms: u64) -> Self {
+    /// that is earlier.
+    pub(super) fn between(meters: &BothMeters, start_ms: u64, end_ms: u64) -> Self {
         let (start, end) = (meters.at(start_ms), meters.at(end_ms));
-        let seconds = |byte_ms: u128| byte_ms / 1000;
-        let held = seconds(end.byte_ms).saturating_sub(seconds(start.byte_ms));
+        let between = |byte_seconds: fn(&Readings) -> u128| {
+            let held = byte_seconds(&end).saturating_sub(byte_seconds(&start));
+            u64::try_from(held).unwrap_or(u64::MAX)
+        };
         Self {
-            operations: end.operations.saturating_sub(start.operations),
-            bytes_in: end.bytes.saturating_sub(start.bytes),
-            memory_byte_seconds: u64::try_from(held).unwrap_or(u64::MAX),
+            operations: end.operations().saturating_sub(start.operations()),
+            bytes_in: end.bytes().saturating_sub(start.bytes()),
+            memory_byte_seconds: between(Readings::memory_byte_seconds),
+            storage_byte_seconds: between(Readings::storage_byte_seconds),
             ..Self::default()
         }
     }
@@ -82,11 +86,11 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Reading;
+    use crate::store::{Meters, Reading};
 
     #[test]
     fn rows_and_meters_add_up_by_name() {
-        let meters = Meters {
+        let entries = Meters {
             last: Reading {
                 at_ms: 1_000,
                 byte_ms: 0,
@@ -97,8 +101,16 @@ mod tests {
             now_ms: 4_500,
             openings: Vec::new(),
         };
+        let meters = BothMeters {
+            sessions: Meters {
+                held_bytes: 2,
+                ..entries.clone()
+            },
+            entries,
+        };
         let mut totals = Totals::between(&meters, 1_000, 9_999);
         assert_eq!(totals.memory_byte_seconds, 24, "7 bytes for 3.5 seconds");
+        assert_eq!(totals.storage_byte_seconds, 7, "2 bytes for 3.5 seconds");
         // Without an opening nothing is known from before the last move.
         assert_eq!((totals.operations, totals.bytes_in), (0, 0));
         let row = |counters: &[(&'static str, u64)]| -> Row {
@@ -130,6 +142,7 @@ mod tests {
             reported_bytes: 7,
             compute_ms: 8,
             memory_byte_seconds: 24,
+            storage_byte_seconds: 7,
             custom: [("pages".to_owned(), 10)].into(),
         };
         assert_eq!(totals, expected);

@@ -1,7 +1,9 @@
 //! A Redis that lost everything while replicas remember what was in it. It does
 //! not know how it was lost.
 
-use riptide_persistence::proto::v1::{GetRequest, SetRequest};
+use riptide_persistence::proto::v1::{
+    CreateSessionRequest, GetRequest, SetRequest, TouchSessionRequest,
+};
 use tonic::Code;
 
 use crate::{
@@ -25,12 +27,29 @@ async fn nothing_lost_is_brought_back() {
     let mut acme = server.tenant("acme").await.clients.cache;
     let mut admin = server.admin().cache;
     acme.set(write()).await.unwrap();
+    let mut state = server.admin().state;
+    let create = || CreateSessionRequest {
+        tenant_id: "acme".into(),
+        user_id: "ann".into(),
+        ..Default::default()
+    };
+    let created = state.create_session(create()).await.unwrap().into_inner();
+    let session_id = created.session.unwrap().session_id;
+    let touch = || TouchSessionRequest {
+        tenant_id: "acme".into(),
+        session_id: session_id.clone(),
+    };
+    state.touch_session(touch()).await.unwrap();
 
     redis.cli(&["FLUSHALL"]);
     // At first the replica remembers the tenant and its key, then it learns.
     loop {
         let by_admin = admin.set(write()).await.unwrap_err();
         assert_eq!(reason(&by_admin), "TENANT_NOT_FOUND");
+        let session = state.create_session(create()).await.unwrap_err();
+        assert_eq!(reason(&session), "TENANT_NOT_FOUND");
+        let session = state.touch_session(touch()).await.unwrap_err();
+        assert_eq!(reason(&session), "TENANT_NOT_FOUND");
         let read = GetRequest {
             key: "k".into(),
             ..Default::default()
@@ -46,6 +65,7 @@ async fn nothing_lost_is_brought_back() {
         }
     }
     assert_eq!(redis.cli(&["KEYS", "v1:*:k:*"]).trim(), "");
+    assert_eq!(redis.cli(&["KEYS", "v1:{s*"]).trim(), "");
     let mut acme = server.tenant("acme").await.clients.cache;
     acme.set(write()).await.unwrap();
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use riptide_persistence::{
     grpc::{METHODS, Method},
     proto::v1::{
-        BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaRequest, DeleteRequest,
-        GetCacheStatsRequest, GetOrLeaseRequest, GetRequest, GetTenantBillingRequest,
-        GetTenantRequest, GetTenantUsageRequest, InvalidateCacheRequest, Keys, ListKeysRequest,
-        RevokeApiKeyRequest, SetEntry, SetRequest, TouchRequest, WarmCacheRequest,
+        BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaRequest,
+        CreateSessionRequest, DeleteRequest, GetCacheStatsRequest, GetOrLeaseRequest, GetRequest,
+        GetSessionRequest, GetTenantBillingRequest, GetTenantRequest, GetTenantUsageRequest,
+        InvalidateCacheRequest, Keys, ListKeysRequest, ListSessionsRequest, RevokeApiKeyRequest,
+        Session, SetEntry, SetRequest, TerminateSessionRequest, TerminateSessionsRequest,
+        TouchRequest, TouchSessionRequest, UpdateSessionRequest, WarmCacheRequest,
         WatchInvalidationsRequest, WhoAmIRequest, invalidate_cache_request::Target,
     },
 };
@@ -156,6 +158,7 @@ async fn a_wrong_key_is_refused_in_one_way_whatever_is_wrong(#[case] kind: Kind)
 /// Every RPC that a tenant key can call on a tenant, naming `tenant_id`.
 async fn calls_on(clients: &Clients, tenant_id: &str) -> Vec<(&'static str, Status)> {
     let (mut cache, mut tenant) = (clients.cache.clone(), clients.tenant.clone());
+    let mut state = clients.state.clone();
     let tenant_id = || tenant_id.to_owned();
     let key = || "k".to_owned();
     let mut refused = Vec::new();
@@ -203,6 +206,33 @@ async fn calls_on(clients: &Clients, tenant_id: &str) -> Vec<(&'static str, Stat
         .insert("x-request-id", "same".parse().unwrap());
     refused.push(("warm_cache", cache.warm_cache(request).await.unwrap_err()));
     call!(cache.invalidate_cache(InvalidateCacheRequest { target: target() }));
+    let session_id = || "0".repeat(52);
+    call!(state.create_session(CreateSessionRequest { user_id: key() }));
+    call!(state.get_session(GetSessionRequest {
+        session_id: session_id()
+    }));
+    call!(state.touch_session(TouchSessionRequest {
+        session_id: session_id()
+    }));
+    call!(state.terminate_session(TerminateSessionRequest {
+        session_id: session_id()
+    }));
+    call!(state.list_sessions(ListSessionsRequest { user_id: key() }));
+    call!(state.terminate_sessions(TerminateSessionsRequest { user_id: key() }));
+    let session = Session {
+        tenant_id: tenant_id(),
+        session_id: session_id(),
+        ..Default::default()
+    };
+    let mut request = Request::new(UpdateSessionRequest {
+        session: Some(session),
+        ..Default::default()
+    });
+    request
+        .metadata_mut()
+        .insert("x-request-id", "same".parse().unwrap());
+    let update = state.update_session(request).await;
+    refused.push(("update_session", update.unwrap_err()));
     refused
 }
 

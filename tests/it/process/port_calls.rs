@@ -6,9 +6,11 @@ use std::time::Duration;
 use riptide_persistence::{
     proto::v1::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaMode, CheckQuotaRequest,
-        CreateTenantRequest, CustomQuota, DeleteRequest, GetCacheStatsRequest, GetOrLeaseRequest,
-        GetRequest, GetTenantRequest, InvalidateCacheRequest, Keys, ListKeysRequest,
-        ListTenantsRequest, Quotas, SetEntry, SetRequest, Tags, Tenant, TouchRequest,
+        CreateSessionRequest, CreateTenantRequest, CustomQuota, DeleteRequest,
+        GetCacheStatsRequest, GetOrLeaseRequest, GetRequest, GetSessionRequest, GetTenantRequest,
+        InvalidateCacheRequest, Keys, ListKeysRequest, ListSessionsRequest, ListTenantsRequest,
+        Quotas, Session, SetEntry, SetRequest, Tags, Tenant, TerminateSessionRequest,
+        TerminateSessionsRequest, TouchRequest, TouchSessionRequest, UpdateSessionRequest,
         UpdateTenantRequest, WarmCacheRequest, WatchInvalidationsRequest,
         invalidate_cache_request::Target,
     },
@@ -236,6 +238,58 @@ async fn an_rpc_costs_what_the_budget_allows(#[case] kind: Kind) {
         WatchInvalidationsRequest::default()
     });
 
+    // The first session of a tenant asks whether the tenant is there.
+    let create = |_| CreateSessionRequest {
+        user_id: "ann".into(),
+        ..Default::default()
+    };
+    let session = tenant.state.clone().create_session(create(0)).await;
+    let session_id = session.unwrap().into_inner().session.unwrap().session_id;
+    assert_cost!(tenant.state.create_session, COMMIT, create);
+    let id = || session_id.clone();
+    assert_cost!(tenant.state.get_session, READ, |_| GetSessionRequest {
+        session_id: id(),
+        ..Default::default()
+    });
+    assert_cost!(tenant.state.touch_session, COMMIT, |_| {
+        TouchSessionRequest {
+            session_id: id(),
+            ..Default::default()
+        }
+    });
+    let change = Calls { read: 1, ..COMMIT };
+    assert_cost!(tenant.state.update_session, change, |_| {
+        UpdateSessionRequest {
+            session: Some(Session {
+                session_id: id(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    });
+    assert_cost!(tenant.state.list_sessions, LIST, |_| ListSessionsRequest {
+        user_id: "ann".into(),
+        ..Default::default()
+    });
+    let mut sessions = Vec::new();
+    for _ in 0..5 {
+        let session = tenant.state.clone().create_session(create(0)).await;
+        sessions.push(session.unwrap().into_inner().session.unwrap().session_id);
+    }
+    assert_cost!(tenant.state.terminate_session, COMMIT, |attempt: usize| {
+        TerminateSessionRequest {
+            session_id: sessions[attempt].clone(),
+            ..Default::default()
+        }
+    });
+    // Those there are, and then none.
+    assert_cost!(tenant.state.terminate_sessions, LIST, |_| {
+        TerminateSessionsRequest {
+            user_id: "ann".into(),
+            ..Default::default()
+        }
+    });
+
     let set = UpdateTenantRequest {
         tenant: Some(Tenant {
             tenant_id: "acme".into(),
@@ -261,7 +315,9 @@ async fn an_rpc_costs_what_the_budget_allows(#[case] kind: Kind) {
         check("seats", CheckQuotaMode::Release)
     );
     assert_cost!(admin.tenant.check_quota, ROWS, check("seats", peek));
-    assert_cost!(admin.tenant.check_quota, USAGE, check("memory_bytes", peek));
+    for metric in ["memory_bytes", "storage_bytes", "active_sessions"] {
+        assert_cost!(admin.tenant.check_quota, USAGE, check(metric, peek));
+    }
 
     // The tenant, its rows, what it holds: however many namespaces and keys it has.
     // What is still to be flushed goes with the first.

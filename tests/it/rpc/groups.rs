@@ -10,9 +10,10 @@ use riptide_persistence::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, Consistency, DeleteRequest,
         DeleteTenantRequest, GetCacheStatsRequest, GetOrLeaseRequest, GetRequest,
         GetTenantUsageRequest, InvalidateCacheRequest, InvalidationEvent, Keys, ListKeysRequest,
-        PurgeTenantRequest, ResumeTenantRequest, SetEntry, SetRequest, SuspendTenantRequest,
-        SuspensionMode, Tags, TouchRequest, WarmCacheRequest, WatchInvalidationsRequest,
-        invalidate_cache_request::Target, invalidation_event,
+        ListSessionsRequest, PurgeTenantRequest, ResumeTenantRequest, SetEntry, SetRequest,
+        SuspendTenantRequest, SuspensionMode, Tags, TerminateSessionsRequest, TouchRequest,
+        WarmCacheRequest, WatchInvalidationsRequest, invalidate_cache_request::Target,
+        invalidation_event,
     },
     store::Incarnation,
 };
@@ -21,6 +22,7 @@ use tonic::Code;
 
 use crate::{
     redis_groups::{shared_cluster, shared_sentinels},
+    rpc::session,
     server::{Backend, Clients, Server, reason},
 };
 
@@ -471,4 +473,61 @@ async fn who_watches_here_is_told_of_what_is_done_there(#[case] group: Group) {
         let clients = [&stage.there, &stage.here][number % 2];
         stream = watch(clients, token.clone()).await;
     }
+}
+
+#[rstest]
+#[case::cluster(Group::Cluster)]
+#[case::sentinels(Group::Sentinels)]
+#[tokio::test]
+async fn sessions_are_the_same_at_all_replicas(#[case] group: Group) {
+    let stage = group.stage().await;
+    let (here, there) = (&stage.here, &stage.there);
+    let mut ids = Vec::new();
+    for number in 0..12 {
+        let clients = if number % 2 == 0 { here } else { there };
+        let created = session::create(clients, session::of("ann")).await.unwrap();
+        ids.push(created.session_id);
+    }
+    session::create(here, session::of("bob")).await.unwrap();
+    let read = session::get(there, &ids[0]).await.unwrap();
+    let touched = session::touch(there, &ids[0]).await.unwrap();
+    assert_eq!(touched.etag, read.etag);
+    assert_eq!(session::get(here, &ids[0]).await.unwrap(), touched);
+    let (mut found, mut token) = (Vec::new(), String::new());
+    loop {
+        let request = ListSessionsRequest {
+            user_id: "ann".into(),
+            page_size: 5,
+            page_token: token,
+            ..Default::default()
+        };
+        let page = there.state.clone().list_sessions(request).await.unwrap();
+        let page = page.into_inner();
+        found.extend(page.sessions.into_iter().map(|found| found.session_id));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    found.sort();
+    ids.sort();
+    assert_eq!(found, ids);
+    let request = TerminateSessionsRequest {
+        user_id: "ann".into(),
+        except_session_id: ids[3].clone(),
+        ..Default::default()
+    };
+    let ended = here
+        .state
+        .clone()
+        .terminate_sessions(request)
+        .await
+        .unwrap();
+    assert_eq!(ended.into_inner().terminated, 11);
+    let gone = session::get(there, &ids[0]).await.unwrap_err();
+    assert_eq!(reason(&gone), "SESSION_NOT_FOUND");
+    let request = GetTenantUsageRequest::default();
+    let usage = there.tenant.clone().get_tenant_usage(request).await;
+    let usage = usage.unwrap().into_inner().usage.unwrap();
+    assert_eq!(usage.active_sessions, 2);
 }

@@ -5,7 +5,7 @@ mod billing;
 mod keys;
 mod life;
 mod listing;
-mod quota;
+pub mod quota;
 mod replicas;
 mod usage;
 

@@ -4,6 +4,7 @@
 mod clocked;
 mod closing;
 mod month;
+mod sessions;
 
 use std::{sync::Arc, time::Duration};
 

@@ -28,6 +28,7 @@ async fn doomed(stage: &Stage, replica: &Replica) -> Tenant {
     replica.caller(&key).await;
     replica.tenants.flush_uses().await.unwrap();
     stage.fill(tenant.incarnation, "default", 40).await;
+    stage.fill_sessions(tenant.incarnation, 23).await;
     replica
         .tenants
         .delete("acme", false, Change::default())
@@ -41,19 +42,12 @@ async fn assert_gone(stage: &Stage, tenant: &Tenant) {
     assert!(stage.records(Table::Tenant).await.is_empty());
     assert!(stage.records(Table::ApiKey).await.is_empty());
     assert!(stage.records(Table::Job).await.is_empty());
-    let audit = stage
-        .store
-        .audit(&Space::tenant(tenant.incarnation))
-        .await
-        .unwrap();
-    assert_eq!(
-        (
-            audit.found.entries,
-            audit.found.bytes,
-            audit.found.orphaned_bytes
-        ),
-        (0, 0, 0)
-    );
+    let life = tenant.incarnation;
+    for space in [Space::tenant(life), Space::sessions(life)] {
+        let found = stage.store.audit(&space).await.unwrap().found;
+        let left = (found.entries, found.bytes, found.orphaned_bytes);
+        assert_eq!(left, (0, 0, 0), "{space:?}");
+    }
 }
 
 #[tokio::test]
@@ -66,10 +60,14 @@ async fn a_purge_tells_exactly_what_it_removed() {
         .usage(&Space::tenant(tenant.incarnation))
         .await
         .unwrap();
-    assert_eq!(held.entries, 40);
+    let sessions = Space::sessions(tenant.incarnation);
+    let sessions = stage.store.usage(&sessions).await.unwrap();
+    assert_eq!((held.entries, sessions.entries), (40, 23));
     let report = PurgeReport {
         entries: 40,
         bytes: held.bytes,
+        sessions: 23,
+        session_bytes: sessions.bytes,
         api_keys: 61,
         data_keys: false,
         reclaimed: false,
@@ -116,13 +114,15 @@ async fn a_purge_tells_exactly_what_it_removed() {
     assert_eq!(gone, Error::no_tenant("acme"));
 
     // What was on its way is refused, not resurrected.
-    let late = Write::put(Key::entry("default", "late"), "v");
-    let commit = stage
-        .store
-        .commit(&Space::tenant(tenant.incarnation), batch(late))
-        .await
-        .unwrap();
-    assert!(matches!(commit, Commit::Refused(_)), "{commit:?}");
+    let life = tenant.incarnation;
+    for (space, key) in [
+        (Space::tenant(life), Key::entry("default", "late")),
+        (Space::sessions(life), Key::new(Table::Session, "late")),
+    ] {
+        let late = batch(Write::put(key, "v"));
+        let commit = stage.store.commit(&space, late).await.unwrap();
+        assert!(matches!(commit, Commit::Refused(_)), "{commit:?}");
+    }
 }
 
 fn batch(write: Write) -> riptide_persistence::store::Batch {
