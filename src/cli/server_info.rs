@@ -59,5 +59,7 @@ fn limits(limits: &Limits) -> serde_json::Value {
         "tenants": limits.tenants,
         "in_flight": limits.in_flight,
         "streams_per_connection": limits.streams_per_connection,
+        "session_data_bytes": limits.session_data_bytes,
+        "session_ttl": limits.session_ttl.as_ref().map(ToString::to_string),
     })
 }

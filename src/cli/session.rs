@@ -93,7 +93,7 @@ pub(super) struct Terminate {
         value_name = "SESSION_ID",
         default_value = "",
         hide_default_value = true,
-        requires = "user"
+        conflicts_with = "session_id"
     )]
     except: String,
 }

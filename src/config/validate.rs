@@ -6,9 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{
-    Backend, Config, master_key, plan, price, session, tls, unit::write_duration, watch,
-};
+use super::{Backend, Config, master_key, plan, price, session, tls, unit::write_duration, watch};
 
 pub(super) const KIB: usize = 1 << 10;
 pub(super) const MIB: usize = 1 << 20;

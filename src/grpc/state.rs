@@ -77,6 +77,8 @@ impl Api {
             tenants: config.tenant.max_tenants,
             in_flight: size(config.server.max_in_flight),
             streams_per_connection: i64::from(config.server.max_streams_per_connection),
+            session_data_bytes: size(config.session.max_data_bytes),
+            session_ttl: prost_types::Duration::try_from(config.session.max_ttl).ok(),
         };
         let feature = |name: &str, enabled| Feature {
             name: name.to_owned(),

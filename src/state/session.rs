@@ -7,6 +7,7 @@
 //! that a touch is one commit and needs nothing to be read.
 
 mod activity;
+mod creation;
 mod ending;
 mod id;
 mod listing;
@@ -32,7 +33,7 @@ use crate::{
         Applied, Batch, Check, Commit, Handle, Key, Limits, Metered, Metric, Outcome, Record,
         Refusal, Table, View, Write,
     },
-    tenant::{ACTIVE_SESSIONS, Counts, Once, STORAGE_BYTES, Tenancy},
+    tenant::{ACTIVE_SESSIONS, Counts, STORAGE_BYTES, Tenancy},
 };
 
 /// How often a call is repeated because others write the same session, or the same
@@ -118,73 +119,6 @@ impl Sessions {
         }
     }
 
-    /// Creates a session. A replay of its request gets the same session, as it is by
-    /// then.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] besides the violations given; [`Error::QuotaExceeded`];
-    /// [`Error::RequestIdReused`]; [`Error::NotFound`] for a replay whose session has
-    /// ended; [`Error::ScopeMissing`]; the store's.
-    pub async fn create(
-        &self,
-        tenancy: &Tenancy,
-        new: &NewSession,
-        mut violations: Violations,
-    ) -> Result<Session> {
-        reach(tenancy)?;
-        let once = new.once(&mut violations)?;
-        let (ttl_ms, idle_ms) = rules::new_session(new, &self.settings.load(), violations)?;
-        let now_ms = self.store.now_ms();
-        for _ in 0..ATTEMPTS {
-            let session_id = SessionId::random(tenancy.incarnation, &new.user_id);
-            let mut session = Session {
-                session_id,
-                user_id: new.user_id.clone(),
-                data: new.data.clone(),
-                attributes: new.attributes.clone(),
-                create_ms: now_ms,
-                update_ms: now_ms,
-                idle_ms,
-                expire_ms: now_ms.saturating_add(ttl_ms),
-                idle_expire_ms: 0,
-                version: 0,
-            };
-            let put = self.put(tenancy, &session, now_ms)?;
-            let answer = once
-                .as_ref()
-                .map(|once| once.write(&session_id.to_string()));
-            let writes = [put].into_iter().chain(answer.transpose()?).collect();
-            let bytes = session.carried_bytes();
-            match self.commit(tenancy, writes, GROWS, bytes).await? {
-                Ok(applied) => {
-                    took(&mut session, &applied)?;
-                    self.answered(tenancy, &session);
-                    return Ok(session);
-                }
-                Err(Refusal::Conflict { write: 1, .. }) => {
-                    if let Some(first) = self.first_answer(tenancy, once.as_ref()).await? {
-                        return self.get(tenancy, &first).await;
-                    }
-                }
-                // Another has the same 128 random bits.
-                Err(Refusal::Conflict { .. }) => {}
-                Err(refusal) => return Err(refused(tenancy, &refusal)),
-            }
-        }
-        Err(Error::RequestInProgress)
-    }
-
-    /// The session that a request created when it first came; `None` where that is no
-    /// longer known.
-    async fn first_answer(&self, tenancy: &Tenancy, once: Option<&Once>) -> Result<Option<String>> {
-        let Some(once) = once else {
-            return Ok(None);
-        };
-        let read = self.store.read(&tenancy.sessions, 0, &[once.key()]).await?;
-        let found = read.records.into_iter().next().flatten();
-        found.map(|found| once.replay(&found)).transpose()
-    }
-
     /// A session; that is no activity.
     ///
     /// # Errors
@@ -212,11 +146,11 @@ impl Sessions {
             .await?;
         self.confirm(tenancy, read.view).await?;
         let record = read.records.into_iter().next().flatten();
-        self.found(tenancy, session_id, record)
+        self.found(tenancy, session_id, record).await
     }
 
     /// The session in what was found under its id.
-    fn found(
+    async fn found(
         &self,
         tenancy: &Tenancy,
         session_id: SessionId,
@@ -224,11 +158,30 @@ impl Sessions {
     ) -> Result<Session> {
         let none = || Error::no_session(session_id.to_string());
         let record = record.ok_or_else(none)?;
-        let session = Stored::of(tenancy, session_id).open(&record)?;
+        let session = self.open(tenancy, session_id, &record).await?;
         if session.expire_ms <= self.store.now_ms() {
             return Err(none());
         }
         Ok(session)
+    }
+
+    /// The session in its record.
+    async fn open(
+        &self,
+        tenancy: &Tenancy,
+        session_id: SessionId,
+        record: &Record,
+    ) -> Result<Session> {
+        self.learn_data_key(tenancy, record).await?;
+        Stored::of(tenancy, session_id).open(record)
+    }
+
+    /// Makes sure that the data key is known which a record is sealed with.
+    async fn learn_data_key(&self, tenancy: &Tenancy, record: &Record) -> Result<()> {
+        match record::data_key(record) {
+            Some(id) => tenancy.learn_data_key(&self.store, id).await,
+            None => Ok(()),
+        }
     }
 
     /// The write of a session as it is to be from now on.

@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
-    ATTEMPTS, GROWS, Session, Sessions, id, key, mask::Mask, reach, record::Stored, refused, rules,
-    shown, took,
+    ATTEMPTS, GROWS, Session, Sessions, id, key, mask::Mask, reach, refused, rules, shown, took,
 };
 use crate::{
     error::{Error, Result, Violations},
@@ -113,7 +112,7 @@ impl Sessions {
         let applied = applied.map_err(|refusal| refused(tenancy, &refusal))?;
         let none = || Error::no_session(session_id.to_string());
         let record = shown(applied)?.ok_or_else(none)?;
-        let session = Stored::of(tenancy, session_id).open(&record)?;
+        let session = self.open(tenancy, session_id, &record).await?;
         self.answered(tenancy, &session);
         Ok(session)
     }

@@ -2,8 +2,7 @@
 //! end by themselves.
 
 use super::{
-    GROWS, Session, SessionId, Sessions, id, key, listing::PAGE, reach, record::Stored, refused,
-    rules, shown,
+    GROWS, Session, SessionId, Sessions, id, key, listing::PAGE, reach, refused, rules, shown,
 };
 use crate::{
     error::{Error, Result, Violations},
@@ -42,7 +41,7 @@ impl Sessions {
             Err(Refusal::Conflict { .. }) => return Err(Error::EtagMismatch),
             Err(refusal) => return Err(refused(tenancy, &refusal)),
         };
-        let session = Stored::of(tenancy, session_id).open(&record)?;
+        let session = self.open(tenancy, session_id, &record).await?;
         self.answered(tenancy, &session);
         Ok(session)
     }

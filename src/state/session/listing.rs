@@ -124,16 +124,20 @@ impl Sessions {
         };
         let page = self.store.list(&tenancy.sessions, query).await?;
         self.confirm(tenancy, page.view).await?;
-        let items = page.items.into_iter().filter_map(|listed| {
-            let session_id = SessionId::at(&listed.path)?;
+        let mut items = Vec::with_capacity(page.items.len());
+        for listed in page.items {
+            let Some(session_id) = SessionId::at(&listed.path) else {
+                continue;
+            };
+            self.learn_data_key(tenancy, &listed.record).await?;
             let session = Stored::of(tenancy, session_id).open_card(&listed.record);
-            Some(Item {
+            items.push(Item {
                 session_id,
                 session: session.ok(),
-            })
-        });
+            });
+        }
         Ok(Page {
-            items: items.collect(),
+            items,
             next: page.next,
         })
     }

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use super::{Session, SessionId};
 use crate::{
-    codec::{Entry, Frame, Place},
+    codec::{Entry, Frame, Head, Place},
     config::Compression,
     error::{Error, Result},
     store::{Expiry, Record, Renewal},
@@ -207,6 +207,21 @@ impl<'a> Stored<'a> {
     {
         self.tenancy.place(part, session_id)
     }
+}
+
+/// The number of the newest data key that the session in a record, or in its beginning,
+/// is sealed with; `None` where it is not.
+pub(super) fn data_key(record: &Record) -> Option<u32> {
+    let value = &record.value;
+    let lengths = value.get(Renewal::BYTES + 1..HEAD_BYTES)?;
+    let end = HEAD_BYTES.saturating_add(u32::from_be_bytes(*lengths.first_chunk()?) as usize);
+    let frames = [
+        value.get(HEAD_BYTES..)?,
+        value.get(end..).unwrap_or_default(),
+    ];
+    // What is wrong with a frame, opening tells.
+    let key = |frame: &[u8]| Head::decode(frame).ok().flatten()?.data_key;
+    frames.into_iter().filter_map(key).max()
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {

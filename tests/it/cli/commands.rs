@@ -469,5 +469,6 @@ fn health_and_info() {
     let info = serving.json(&["info"]);
     assert_eq!(info["backend"], "embedded");
     assert_eq!(info["limits"]["value_bytes"], 20 << 20);
+    assert_eq!(info["limits"]["session_data_bytes"], 64 << 10);
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
 }

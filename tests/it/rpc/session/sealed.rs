@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use riptide_persistence::{
-    proto::v1::CreateSessionRequest,
+    proto::v1::{CreateSessionRequest, RotateDataKeyRequest},
     store::{Batch, Commit, Expiry, Incarnation, Key, Space, Table, Write},
     tenant::record,
 };
@@ -116,4 +116,27 @@ async fn what_is_changed_or_moved_does_not_open(#[case] kind: Kind) {
         );
         create(&clients, of("ann")).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_new_data_key_opens_sessions_at_all_replicas_at_once() {
+    let stage = Stage::new(Kind::Redis);
+    let (one, two) = (stage.serve(&["one"]).await, stage.serve(&["one"]).await);
+    let tenant = vault(&one, "sealed").await;
+    let there = two.with_key(&tenant.secret);
+    let old = create(&tenant.clients, of("ann")).await.unwrap();
+    get(&there, &old.session_id).await.unwrap();
+    for _ in 0..3 {
+        let request = RotateDataKeyRequest {
+            tenant_id: "sealed".into(),
+            ..Default::default()
+        };
+        let rotated = one.admin().tenant.rotate_data_key(request).await;
+        rotated.unwrap();
+        let new = create(&tenant.clients, of("ann")).await.unwrap();
+        assert_eq!(get(&there, &new.session_id).await.unwrap(), new);
+        touch(&there, &new.session_id).await.unwrap();
+    }
+    assert_eq!(listed(&there, "ann").await.len(), 4);
+    assert_eq!(get(&there, &old.session_id).await.unwrap(), old);
 }
