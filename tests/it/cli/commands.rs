@@ -412,7 +412,7 @@ fn what_is_refused_is_told_with_every_field_and_an_exit_code() {
         &["tenant", "create", "x", "--quota", "memory=1"],
         &["tenant", "create", "x", "--quota-mode", "memory_bytes=no"],
         &["tenant", "create", "x", "--label", "x"],
-        &["health", "--address", "https://127.0.0.1:1"],
+        &["health", "--address", "ftp://127.0.0.1:1"],
         &["whoami", "--key", "a\nb"],
     ] {
         let ran = serving.run(usage);

@@ -34,7 +34,7 @@ use crate::{
 const HANG: Duration = Duration::from_secs(30);
 
 /// What is answered from memory alone.
-const WITHOUT_STORE: [&str; 2] = ["GetConfig", "GetServerInfo"];
+const WITHOUT_STORE: [&str; 4] = ["GetConfig", "GetServerInfo", "ReloadConfig", "WatchConfig"];
 
 /// A well-formed call on a tenant of its own, to be made any number of times.
 struct Call {
