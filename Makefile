@@ -1,7 +1,7 @@
 # The commands of this repository; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak staleness stampede lint bench warm-rate warm-start reload-load tools
+.PHONY: help run test soak staleness stampede checkpoint-kills lint bench warm-rate warm-start reload-load tools
 
 # The last commit of main that is not the one being checked.
 base = $(shell for branch in origin/main main; do \
@@ -29,6 +29,9 @@ staleness: tools ## Hold 10 million reads under faults against what was acknowle
 stampede: tools ## Let 10,000 callers miss a key at once, at 3 replicas on one Redis; takes SEED=.
 	RIPTIDE_SOAK=1 RIPTIDE_SEED=$(SEED) \
 		cargo test --test it stampede:: -- --nocapture --test-threads=1
+
+checkpoint-kills: tools ## Kill the service at 100 random moments of a checkpoint (about 5 minutes).
+	RIPTIDE_SOAK=1 cargo test --test it checkpoint::killed:: -- --nocapture --test-threads=1
 
 lint: ## Check form: rustfmt, clippy, rustdoc, and buf for the protos.
 	cargo fmt --check
@@ -63,4 +66,4 @@ reload-load: ## Show a load with and without a reload every second (about 3 minu
 	cargo bench --bench rpc -- --part reload --rounds 5
 
 tools:
-	@tests/tools redis python
+	@tests/tools redis python moto

@@ -19,6 +19,7 @@
 mod entry;
 mod floors;
 mod flush;
+mod gone;
 mod hidden;
 mod lease;
 mod list;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 
 pub use entry::{Condition, Consistency, Entry, Freshness, Set, Touched, Written};
 pub use flush::{Flushed, Invalidation};
+pub use gone::Gone;
 pub use lease::{LEASE_MS, Leased, Refill};
 pub use list::{KeyInfo, Listing, Range};
 pub use memory::Memory;

@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 mod cache;
+mod checkpoint;
 mod effect;
 mod live;
 mod load;
@@ -31,6 +32,7 @@ mod watch;
 mod when_down;
 
 pub use cache::{Cache, Compression, Lease, Near, WarmStart};
+pub use checkpoint::{COMPONENTS, Checkpoint, Schedule};
 pub use effect::{Effect, effect};
 pub use live::Live;
 pub use load::{Loaded, Setting, load};
@@ -99,6 +101,8 @@ pub struct Config {
     pub cache: Cache,
     /// Sessions.
     pub session: Session,
+    /// Checkpoints.
+    pub checkpoint: Checkpoint,
     /// Logging.
     pub log: Log,
     /// Reading all of this anew.

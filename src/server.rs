@@ -3,6 +3,7 @@
 
 mod admin_key;
 mod background;
+mod checkpoints;
 mod connection;
 mod core;
 mod listener;
@@ -26,9 +27,9 @@ use crate::{
     cache::{Cache, Memory},
     config::{self, Config, Loaded, Sources},
     grpc::{About, Health, InFlight, Stage},
-    state::{Configuration, session::Sessions},
+    state::{Configuration, objects::Objects, session::Sessions},
     store::{self, Counters, Watcher},
-    tenant::{Directory, Masters, Tenants},
+    tenant::{Directory, Masters, Tenants, elsewhere},
 };
 
 /// Result of starting or running a server.
@@ -74,6 +75,12 @@ pub enum Error {
         /// What the store said.
         cause: store::Error,
     },
+    /// The object store of checkpoints makes no sense.
+    #[error("checkpoint.url: {cause}")]
+    Objects {
+        /// What is wrong with it.
+        cause: String,
+    },
     /// Part of the server could not be built.
     #[error(transparent)]
     Build(#[from] crate::error::Error),
@@ -86,6 +93,7 @@ pub enum Error {
 pub struct Server {
     listener: TcpListener,
     admin: TcpListener,
+    objects: Objects,
     parts: Arc<Parts>,
 }
 
@@ -108,6 +116,8 @@ struct Parts {
     memory: Arc<Memory>,
     /// Calls to the store on behalf of callers.
     counters: Arc<Counters>,
+    /// Who makes checkpoints of purged tenants unreadable, once there is one.
+    forgetting: elsewhere::Forgetting,
     reflection: bool,
 }
 
@@ -130,6 +140,7 @@ impl Parts {
         )
         .billed(self.live.billing.clone())
         .encrypted(self.masters.clone(), self.live.encrypts_all.clone())
+        .forgotten_by(self.forgetting.clone())
     }
 
     /// The cache, by way of this handle to its store.
@@ -164,6 +175,7 @@ impl Server {
             Some(_) => Some(memory.clone()),
             None => None,
         };
+        let objects = checkpoints::open(&config)?;
         let stores = Stores::open(&config, watcher)?;
         let masters = Arc::new(Masters::new(&config.encryption.keys()));
         if let Some(writing) = masters.writing() {
@@ -204,12 +216,14 @@ impl Server {
             memory,
             masters,
             counters: Arc::default(),
+            forgetting: Arc::default(),
             reflection,
             config,
         };
         Ok(Self {
             listener,
             admin,
+            objects,
             parts: Arc::new(parts),
         })
     }
@@ -249,12 +263,16 @@ impl Server {
         let Self {
             listener,
             admin,
+            objects,
             parts,
         } = self;
         let (address, admin_address) = (listener.local_addr(), admin.local_addr());
         let (mut cores, mut ended) = (Vec::new(), FuturesUnordered::new());
+        let (stop_checkpoints, stopped) = oneshot::channel();
+        let (checkpoints, checkpoints_end) =
+            checkpoints::start(parts.clone(), objects, stopped).await?;
         for index in 0..self::cores(&parts.config.server) {
-            let (core, end) = Core::start(index, parts.clone())?;
+            let (core, end) = Core::start(index, parts.clone(), checkpoints.clone())?;
             cores.push(core);
             ended.push(end);
         }
@@ -286,6 +304,9 @@ impl Server {
         // Calls are over, so nothing can be metered or written any more.
         drop(stop);
         lost |= background.await.is_err();
+        // What was metered is part of the last checkpoint.
+        drop(stop_checkpoints);
+        lost |= checkpoints_end.await.is_err();
         parts.stores.close().await;
         tracing::info!("server ended");
         if lost { Err(died()) } else { Ok(()) }

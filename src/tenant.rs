@@ -37,6 +37,7 @@ mod replicas;
 mod rotation;
 mod rows;
 pub mod stats;
+mod stored;
 mod tenancy;
 pub mod usage;
 
@@ -68,8 +69,9 @@ pub use pepper::Pepper;
 pub use period::Period;
 pub use plan::Quotas;
 pub use profile::Profile;
-pub use purge::PurgeReport;
+pub use purge::{PurgeReport, elsewhere};
 pub use record::{ApiKey, Homes, Owner, State, Suspension, SuspensionMode, Tenant};
+pub use stored::{KeptMeters, KeptRow, KeptUsage, Registered};
 pub use tenancy::{Access, Tenancy, Terms};
 pub use usage::Usage;
 
@@ -92,6 +94,8 @@ pub struct Tenants {
     masters: Arc<Masters>,
     /// Whether every new tenant is encrypted.
     encrypts_all: config::Live<bool>,
+    /// Who makes what is kept elsewhere of purged tenants unreadable, if anything is.
+    forgetting: Option<elsewhere::Forgetting>,
 }
 
 impl Tenants {
@@ -110,6 +114,7 @@ impl Tenants {
             admin_key: Arc::new(admin_key),
             masters: Arc::default(),
             encrypts_all: false.into(),
+            forgetting: None,
         }
     }
 
@@ -128,6 +133,15 @@ impl Tenants {
     #[must_use]
     pub fn billed(self, billing: Arc<ArcSwap<config::Billing>>) -> Self {
         Self { billing, ..self }
+    }
+
+    /// The same tenants, forgotten elsewhere too when they are purged.
+    #[must_use]
+    pub fn forgotten_by(self, forgetting: elsewhere::Forgetting) -> Self {
+        Self {
+            forgetting: Some(forgetting),
+            ..self
+        }
     }
 
     /// The same tenants through another core's connection to the store.

@@ -157,6 +157,7 @@ pub(super) fn session(session: &Session) -> Value {
 
 pub(super) fn report(report: &PurgeReport) -> Value {
     let reclaim = report.physical_reclaim().as_str_name();
+    let checkpoints = report.checkpoint_reclaim().as_str_name();
     json!({
         "entries": report.entries,
         "bytes": report.bytes,
@@ -165,6 +166,7 @@ pub(super) fn report(report: &PurgeReport) -> Value {
         "api_keys": report.api_keys,
         "data_key_destroyed": report.data_key_destroyed,
         "physical_reclaim": reclaim.trim_start_matches("PHYSICAL_RECLAIM_"),
+        "checkpoint_reclaim": checkpoints.trim_start_matches("PHYSICAL_RECLAIM_"),
     })
 }
 

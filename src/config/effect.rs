@@ -23,7 +23,7 @@ impl Effect {
 /// The one list: each setting goes by the longest of these paths that it is, or is
 /// under. A new setting needs a place here, and where it is reloaded, whoever uses
 /// it must look at it anew.
-const EFFECTS: [(&str, Effect); 18] = [
+const EFFECTS: [(&str, Effect); 20] = [
     ("auth", Effect::Reload),
     ("auth.admin_key", Effect::Restart),
     ("billing", Effect::Reload),
@@ -33,6 +33,9 @@ const EFFECTS: [(&str, Effect); 18] = [
     // The connections that are told of changes are opened with the store.
     ("cache.near.enabled", Effect::Restart),
     ("cache.warm_start", Effect::Restart),
+    ("checkpoint", Effect::Reload),
+    // The object store is opened with the server.
+    ("checkpoint.url", Effect::Restart),
     ("drain", Effect::Reload),
     ("encryption", Effect::Reload),
     ("log", Effect::Reload),

@@ -152,6 +152,13 @@ pub(super) fn optional_path<'de, D: Deserializer<'de>>(
     optional(value, "a path", |text| Some(PathBuf::from(text)))
 }
 
+/// A text, or nothing.
+pub(super) fn optional_text<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<String>, D::Error> {
+    optional(value, "a text", |text| Some(text.to_owned()))
+}
+
 pub(super) fn path<'de, D: Deserializer<'de>>(value: D) -> Result<PathBuf, D::Error> {
     required(value, "a path", |text| {
         Some(PathBuf::from(text)).filter(|_| !text.is_empty())

@@ -6,7 +6,9 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{Backend, Config, master_key, plan, price, session, tls, unit::write_duration, watch};
+use super::{
+    Backend, Config, checkpoint, master_key, plan, price, session, tls, unit::write_duration, watch,
+};
 
 pub(super) const KIB: usize = 1 << 10;
 pub(super) const MIB: usize = 1 << 20;
@@ -37,6 +39,7 @@ pub(super) fn check(config: &Config, note: Note<'_>) {
     price::check(config, note);
     cache(config, note);
     session::check(&config.session, note);
+    checkpoint::check(config, note);
     if let Err(error) = EnvFilter::builder().parse(&config.log.filter) {
         let allowed = "a level (error, warn, info, debug, trace) or target=level, comma-separated";
         note("log.filter", format!("{error}; allowed is {allowed}"));

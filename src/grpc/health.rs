@@ -34,6 +34,8 @@ struct State {
     store: Check,
     /// What is wrong with the configuration that was read last.
     config: Check,
+    /// What is wrong with the object store of checkpoints.
+    checkpoints: Check,
     stage: Stage,
 }
 
@@ -58,6 +60,8 @@ enum Component {
     /// The configuration: whether the one that was read last is in force. Calls are
     /// served all the same, by the one before.
     Config,
+    /// The object store of checkpoints. Calls are served all the same.
+    Checkpoints,
 }
 
 impl Component {
@@ -69,6 +73,7 @@ impl Component {
             | "riptide.persistence.v1.CacheService" => Some(Self::Store),
             "riptide.persistence.v1.StateService" => Some(Self::Process),
             "config" => Some(Self::Config),
+            "checkpoints" => Some(Self::Checkpoints),
             _ => None,
         }
     }
@@ -78,6 +83,7 @@ impl Component {
             Self::Process => true,
             Self::Store => state.store.is_ok(),
             Self::Config => state.config.is_ok(),
+            Self::Checkpoints => state.checkpoints.is_ok(),
         };
         if well && state.stage == Stage::Serving {
             ServingStatus::Serving
@@ -95,8 +101,9 @@ impl Health {
         Self {
             checks: Mutex::new(vec![unchecked.clone(); holders]),
             state: watch::Sender::new(State {
-                store: unchecked,
+                store: unchecked.clone(),
                 config: Ok(()),
+                checkpoints: unchecked,
                 stage: Stage::Serving,
             }),
         }
@@ -156,6 +163,23 @@ impl Health {
         self.state.send_if_modified(|state| {
             let changed = state.config != found;
             state.config = found;
+            changed
+        });
+    }
+
+    /// Notes how the object store of checkpoints is.
+    pub fn report_checkpoints(&self, found: std::result::Result<(), String>) {
+        self.state.send_if_modified(|state| {
+            let changed = state.checkpoints != found;
+            if changed {
+                match &found {
+                    Ok(()) => tracing::info!("object store of checkpoints serves"),
+                    Err(error) => {
+                        tracing::warn!(error, "object store of checkpoints does not serve")
+                    }
+                }
+                state.checkpoints = found;
+            }
             changed
         });
     }

@@ -1,6 +1,7 @@
 //! StateService: what this server is, what it allows, and how it is set up. It
 //! does not know how it came to be so.
 
+mod checkpoint;
 mod configuration;
 mod session;
 
@@ -8,6 +9,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use tonic::{Request, Response, Status};
 
+use self::checkpoint::Taking;
 pub(super) use self::configuration::Configurations;
 use super::{Context, Health};
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
         GetServerInfoResponse, Limits, ReloadConfigRequest, ReloadConfigResponse,
         WatchConfigRequest, state_service_server::StateService,
     },
-    state::{Configuration, session::Sessions},
+    state::{Configuration, checkpoint::Checkpoints, session::Sessions},
     tenant::{Tenants, page},
 };
 
@@ -38,17 +40,19 @@ pub struct About {
 pub struct Api {
     about: About,
     configuration: Arc<Configuration>,
+    checkpoints: Checkpoints,
     health: Arc<Health>,
     pub(super) tenants: Tenants,
     sessions: Sessions,
 }
 
 impl Api {
-    /// The service of a server with this configuration, over these tenants and their
-    /// sessions.
+    /// The service of a server with this configuration, over these checkpoints, tenants and
+    /// their sessions.
     pub fn new(
         about: About,
         configuration: Arc<Configuration>,
+        checkpoints: Checkpoints,
         health: Arc<Health>,
         tenants: Tenants,
         sessions: Sessions,
@@ -56,6 +60,7 @@ impl Api {
         Self {
             about,
             configuration,
+            checkpoints,
             health,
             tenants,
             sessions,
@@ -142,42 +147,47 @@ impl StateService for Api {
         context.answer(watch)
     }
 
-    type CreateCheckpointStream =
-        futures::stream::Empty<Result<v1::CreateCheckpointResponse, Status>>;
+    type CreateCheckpointStream = Taking;
 
     async fn create_checkpoint(
         &self,
-        _: Request<v1::CreateCheckpointRequest>,
+        request: Request<v1::CreateCheckpointRequest>,
     ) -> Result<Response<Self::CreateCheckpointStream>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        let (context, request) = Context::of(request)?;
+        let taking = self.take_checkpoint(&context, request).await;
+        context.answer(taking)
     }
 
     async fn list_checkpoints(
         &self,
-        _: Request<v1::ListCheckpointsRequest>,
+        request: Request<v1::ListCheckpointsRequest>,
     ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        let (context, request) = Context::of(request)?;
+        context.answer(self.checkpoints_page(request).await)
     }
 
     async fn get_checkpoint(
         &self,
-        _: Request<v1::GetCheckpointRequest>,
+        request: Request<v1::GetCheckpointRequest>,
     ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        let (context, request) = Context::of(request)?;
+        context.answer(self.checkpoint(&request.checkpoint_id).await)
     }
 
     async fn delete_checkpoint(
         &self,
-        _: Request<v1::DeleteCheckpointRequest>,
+        request: Request<v1::DeleteCheckpointRequest>,
     ) -> Result<Response<v1::DeleteCheckpointResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        let (context, request) = Context::of(request)?;
+        context.answer(self.remove_checkpoint(request).await)
     }
 
     async fn verify_checkpoint(
         &self,
-        _: Request<v1::VerifyCheckpointRequest>,
+        request: Request<v1::VerifyCheckpointRequest>,
     ) -> Result<Response<v1::VerifyCheckpointResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        let (context, request) = Context::of(request)?;
+        context.answer(self.verified(&request.checkpoint_id).await)
     }
 
     type RestoreCheckpointStream =

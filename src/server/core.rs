@@ -20,6 +20,7 @@ use super::{Error, Parts, Result, connection, listener::Socket, tls};
 use crate::{
     config,
     grpc::{Auth, CacheApi, HealthApi, Layer, Routes, Stage, StateApi, TenantApi},
+    state::checkpoint::Checkpoints,
     store,
 };
 
@@ -46,7 +47,11 @@ pub(super) type End = oneshot::Receiver<()>;
 
 impl Core {
     /// Starts the thread.
-    pub(super) fn start(index: usize, parts: Arc<Parts>) -> Result<(Self, End)> {
+    pub(super) fn start(
+        index: usize,
+        parts: Arc<Parts>,
+        checkpoints: Checkpoints,
+    ) -> Result<(Self, End)> {
         let runtime = match parts.config.server.runtime {
             config::Runtime::PerCore => Builder::new_current_thread().enable_all().build(),
             config::Runtime::MultiThread => Builder::new_multi_thread()
@@ -55,7 +60,11 @@ impl Core {
                 .build(),
         };
         let (sockets, taken) = mpsc::unbounded_channel();
-        let end = spawn(format!("core-{index}"), runtime, serve(index, parts, taken))?;
+        let end = spawn(
+            format!("core-{index}"),
+            runtime,
+            serve(index, parts, checkpoints, taken),
+        )?;
         Ok((
             Self {
                 sockets,
@@ -91,11 +100,16 @@ pub(super) fn spawn(
 
 /// Serves the connections a core is given, until the server leaves and they are
 /// done or out of time.
-async fn serve(index: usize, parts: Arc<Parts>, mut sockets: mpsc::UnboundedReceiver<Socket>) {
+async fn serve(
+    index: usize,
+    parts: Arc<Parts>,
+    checkpoints: Checkpoints,
+    mut sockets: mpsc::UnboundedReceiver<Socket>,
+) {
     let built = parts.stores.handle(parts.counters.clone());
     let built = built
         .map_err(crate::error::Error::from)
-        .and_then(|store| Ok((layer(&parts, &store)?, store)));
+        .and_then(|store| Ok((layer(&parts, &store, checkpoints)?, store)));
     let (layer, store) = match built {
         Ok(built) => built,
         Err(error) => return tracing::error!(?error, "core not built"),
@@ -129,7 +143,11 @@ async fn serve(index: usize, parts: Arc<Parts>, mut sockets: mpsc::UnboundedRece
 }
 
 /// What the calls of a core pass.
-fn layer(parts: &Parts, store: &store::Handle) -> crate::error::Result<Layer> {
+fn layer(
+    parts: &Parts,
+    store: &store::Handle,
+    checkpoints: Checkpoints,
+) -> crate::error::Result<Layer> {
     let config = &parts.config.server;
     let tenants = parts.tenants(store.clone());
     let cache = parts.cache(store.clone());
@@ -140,6 +158,7 @@ fn layer(parts: &Parts, store: &store::Handle) -> crate::error::Result<Layer> {
         StateApi::new(
             parts.about,
             parts.configuration.clone(),
+            checkpoints,
             parts.health.clone(),
             tenants.clone(),
             parts.sessions(store.clone()),

@@ -18,17 +18,28 @@
 //! and with them all that the checkpoint held of them.
 //!
 //! To read one: [`Reader::open`], [`Reader::index`], then for each tenant
-//! [`Reader::key`] and the blocks of [`Held::chunks_of`] whose owner and component are
-//! asked for: [`Reader::chunk`], [`Block::open`].
+//! [`Reader::key`] and those blocks of [`Held::chunks_of`] that it [has](Held::has), of
+//! the components asked for: [`Reader::chunk`], [`Block::open`].
 
+mod catalog;
 pub mod chunk;
 pub mod component;
 mod id;
 mod key;
 pub mod manifest;
+mod packing;
 mod reader;
 mod record;
+mod tail;
+mod taking;
+mod tending;
+mod turn;
+pub mod usage;
+mod vault;
+mod verifying;
+mod walk;
 
+pub use catalog::{Checkpoint, Listed};
 pub use chunk::{Block, Chunk, Digested, Place, Records};
 pub use component::{Component, Count, Counts};
 pub use id::{CheckpointId, NotAnId, Owner, PATTERN, Part};
@@ -36,6 +47,10 @@ pub use key::ChunkKey;
 pub use manifest::{Cause, Held, Manifest, Missed};
 pub use reader::Reader;
 pub use record::{Kind, Record};
+pub use taking::{Progress, Wanted};
+pub use vault::{Begun, Checkpoints, Created};
+pub use verifying::Verified;
+pub use walk::{Hidden, Hiding};
 
 use crate::error::Error;
 

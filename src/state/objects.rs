@@ -22,6 +22,7 @@ use object_store::{
     BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig,
     aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut},
     local::LocalFileSystem,
+    memory::InMemory,
     path::Path,
 };
 
@@ -31,13 +32,13 @@ pub use self::fault::Fault;
 use super::checkpoint::{CheckpointId, Part};
 
 /// How long a call may take, repetitions included.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long [`Objects::probe`] may take.
 const PROBE: Duration = Duration::from_millis(900);
 
 /// How long one request of a call may take.
-const REQUEST: Duration = Duration::from_secs(12);
+const REQUEST: Duration = Duration::from_secs(15);
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -92,6 +93,16 @@ impl Objects {
         Err("begin it with file:// or s3://".into())
     }
 
+    /// One in memory: gone with the process.
+    pub fn in_memory() -> Self {
+        Self {
+            driver: Arc::new(InMemory::new()),
+            root: Path::default(),
+            directory: None,
+            url: "memory".into(),
+        }
+    }
+
     fn directory(url: &str, path: &str) -> Result<Self, String> {
         let path = PathBuf::from(path);
         if !path.is_absolute() {
@@ -136,7 +147,7 @@ impl Objects {
                 base: 2.0,
             },
             max_retries: 4,
-            retry_timeout: Duration::from_secs(15),
+            retry_timeout: Duration::from_secs(10),
         };
         let driver = builder
             .with_client_options(options)
@@ -308,10 +319,8 @@ impl Objects {
                 Err(error) => self.absent(error),
             }
         };
-        match tokio::time::timeout(PROBE, asked).await {
-            Ok(found) => found,
-            Err(_) => Err(late(PROBE)),
-        }
+        let found = tokio::time::timeout(PROBE, asked).await;
+        found.unwrap_or_else(|_| Err(late(PROBE)))
     }
 
     /// Its URL.
@@ -347,10 +356,8 @@ impl Objects {
         &self,
         call: impl Future<Output = object_store::Result<T>>,
     ) -> Result<object_store::Result<T>, Fault> {
-        match tokio::time::timeout(PATIENCE, call).await {
-            Ok(answer) => Ok(answer),
-            Err(_) => Err(late(PATIENCE)),
-        }
+        let answer = tokio::time::timeout(PATIENCE, call).await;
+        answer.map_err(|_| late(PATIENCE))
     }
 
     /// Nothing, where the error says that there is no such object and all else is

@@ -84,7 +84,7 @@ impl Once {
     }
 
     /// The write that records the answer over the one there is.
-    pub(super) fn rewrite(&self, answer: &impl Serialize) -> Result<Write> {
+    pub fn rewrite(&self, answer: &impl Serialize) -> Result<Write> {
         let answer = serde_json::to_value(answer)
             .map_err(|e| Error::Internal(format!("cannot encode an answer: {e}")))?;
         let answered = Answered {

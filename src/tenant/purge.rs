@@ -8,9 +8,11 @@
 //! 3. its spaces are removed: no entry and no session can be read or written any more,
 //!    and its meters are gone;
 //! 4. its API keys go, page by page, each page in one commit with the job's count;
-//! 5. the tenant and the job go, and reclaim jobs take their place, in one commit.
+//! 5. the tenant and the job go, and jobs take their place, in one commit: one to reclaim
+//!    the bytes, one to make unreadable what is kept of it elsewhere.
 
 mod api_keys;
+pub mod elsewhere;
 mod overdue;
 
 use std::time::Duration;
@@ -58,6 +60,9 @@ pub struct PurgeReport {
     pub data_keys: bool,
     /// Whether the bytes have left the store already.
     pub reclaimed: bool,
+    /// Whether what checkpoints hold of it is unreadable already.
+    #[serde(default)]
+    pub forgotten: bool,
 }
 
 /// A tenant to be purged when its time has come.
@@ -173,6 +178,7 @@ impl Tenants {
                 api_keys,
                 data_keys: tenant.encryption.is_some(),
                 reclaimed: false,
+                forgotten: false,
             });
         }
         if !tenant.purging {
@@ -301,6 +307,9 @@ impl Tenants {
             jobs.push(id);
             writes.push(job);
         }
+        if self.forgetting.is_some() {
+            writes.push(elsewhere::job(tenant_id, purge.incarnation)?);
+        }
         let mut report = PurgeReport {
             entries: purge.entries,
             bytes: purge.bytes,
@@ -309,6 +318,7 @@ impl Tenants {
             api_keys: purge.api_keys,
             data_keys: purge.data_keys,
             reclaimed: false,
+            forgotten: false,
         };
         // Of who began it, and of who finishes it.
         let mut requests: Vec<&Once> = purge.once.iter().chain(once).collect();
@@ -317,13 +327,14 @@ impl Tenants {
         self.directory.drop_key(&record::tenant_key(tenant_id));
         // The purge is done; that its bytes cannot go right now is no failure of it.
         let reclaimed = async {
+            report.forgotten = self.forget_elsewhere(purge.incarnation, AT_ONCE).await;
             let mut reclaimed = true;
             for id in &jobs {
                 reclaimed &= reclaim::at_once(&self.store, id, AT_ONCE).await?;
             }
-            if reclaimed && !requests.is_empty() {
+            if (reclaimed || report.forgotten) && !requests.is_empty() {
                 // A replay must not tell less than the first answer.
-                report.reclaimed = true;
+                report.reclaimed = reclaimed;
                 let again = requests.iter().map(|once| once.rewrite(&report));
                 let again = Batch::of(again.collect::<Result<Vec<_>>>()?);
                 super::applied(self.store.commit(&registry, again).await?)?;

@@ -154,7 +154,7 @@ impl Tenants {
     }
 
     /// Rows, however many.
-    async fn rows(&self, space: &Space, names: &[Bytes]) -> store::Result<Vec<Row>> {
+    pub(super) async fn rows(&self, space: &Space, names: &[Bytes]) -> store::Result<Vec<Row>> {
         let mut rows = Vec::with_capacity(names.len());
         for names in names.chunks(ROWS) {
             rows.extend(self.store.rows(space, names).await?);

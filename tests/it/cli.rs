@@ -2,6 +2,7 @@
 //! its own, with nothing of the surrounding environment. It knows the program by
 //! its arguments, output and exit codes alone.
 
+mod checkpoint;
 mod closed;
 mod commands;
 mod encryption;
@@ -46,15 +47,35 @@ impl Nobody {
 }
 
 /// A folder to run the binary in.
-pub struct Folder(TempDir);
+pub struct Folder {
+    folder: TempDir,
+    /// What the binary finds in its environment.
+    environment: Vec<(String, String)>,
+    /// Bytes that a file may grow to, in units of 1 KiB.
+    file_kib: Option<u32>,
+}
 
 impl Folder {
     pub fn new() -> Self {
-        Self(TempDir::new().unwrap())
+        Self {
+            folder: TempDir::new().unwrap(),
+            environment: Vec::new(),
+            file_kib: None,
+        }
+    }
+
+    /// Lets the binary find this in its environment.
+    pub fn env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.into(), value.into()));
+    }
+
+    /// Lets no file of the binary grow beyond so many KiB: the disk is full then.
+    pub fn limit_files(&mut self, kib: u32) {
+        self.file_kib = Some(kib);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
     }
 
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
@@ -62,11 +83,21 @@ impl Folder {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_riptide-persistence"));
+        let binary = env!("CARGO_BIN_EXE_riptide-persistence");
+        let mut command = match self.file_kib {
+            None => Command::new(binary),
+            Some(kib) => {
+                let limited = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"");
+                let mut command = Command::new("bash");
+                command.args(["-c", &limited, binary]);
+                command
+            }
+        };
         command
             .args(arguments)
-            .current_dir(self.0.path())
+            .current_dir(self.folder.path())
             .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }

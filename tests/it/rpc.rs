@@ -2,6 +2,7 @@
 //! reaches its answers.
 
 mod cache;
+pub mod checkpoint;
 pub mod configuration;
 pub mod encryption;
 mod groups;

@@ -279,10 +279,12 @@ pub(super) fn issued(issued: Issued) -> (Option<v1::ApiKey>, String) {
 }
 
 pub(super) fn purge_report(report: PurgeReport) -> v1::PurgeReport {
-    let physical = if report.reclaimed {
-        v1::PhysicalReclaim::Done
-    } else {
-        v1::PhysicalReclaim::Pending
+    let reclaim = |done| {
+        if done {
+            v1::PhysicalReclaim::Done
+        } else {
+            v1::PhysicalReclaim::Pending
+        }
     };
     v1::PurgeReport {
         entries: int64(report.entries),
@@ -291,7 +293,8 @@ pub(super) fn purge_report(report: PurgeReport) -> v1::PurgeReport {
         session_bytes: int64(report.session_bytes),
         api_keys: int64(report.api_keys),
         data_key_destroyed: report.data_keys,
-        physical_reclaim: physical.into(),
+        physical_reclaim: reclaim(report.reclaimed).into(),
+        checkpoint_reclaim: reclaim(report.forgotten).into(),
     }
 }
 

@@ -9,12 +9,16 @@
 //! | 10 | the owner: the incarnation of a tenant, zeros for the store |
 //! | 1 | the component |
 //! | 1 | flags: 1 compressed |
+//! | 1 | the take: which attempt at the owner it is of |
 //! | 4 | bytes of the records |
 //! | 4 | bytes of what follows |
 //! | | a nonce (24 bytes), the records sealed, and a tag (16 bytes) |
 //!
 //! What is sealed is bound to the format, the checkpoint, the number of the chunk and of
 //! the block in it, and to what its head says: a block opens nowhere but in its place.
+//! Where a point in time was lost halfway, its owner is taken anew, and what was written
+//! before stays: only blocks of the take that the index names count
+//! ([`Held::has`](super::Held::has)).
 //! That a chunk is whole, the manifest tells: its size, SHA-256 and number of blocks.
 
 use bytes::{Buf, BufMut, Bytes};
@@ -41,9 +45,9 @@ pub const BLOCK_BYTES: usize = 256 << 10;
 const MAX_BLOCK_BYTES: usize = 1 << 29;
 
 const MAGIC: &[u8; 4] = b"RCK1";
-const HEAD_BYTES: usize = 20;
+const HEAD_BYTES: usize = 21;
 /// What of the head is bound to the sealed bytes: all but their length.
-const BOUND_BYTES: usize = 16;
+const BOUND_BYTES: usize = 17;
 const COMPRESSED: u8 = 1;
 
 /// Where it pays, and no later: what is sealed or compressed already does not.
@@ -114,6 +118,7 @@ impl Chunk {
         &mut self,
         owner: Owner,
         component: Component,
+        take: u8,
         records: &[u8],
         key: &Key,
     ) -> Result<(), Error> {
@@ -129,6 +134,7 @@ impl Chunk {
         head.extend_from_slice(&owner.as_bytes());
         head.put_u8(component.number());
         head.put_u8(if compressed { COMPRESSED } else { 0 });
+        head.put_u8(take);
         // MAX_BLOCK_BYTES and what sealing adds fit.
         head.put_u32_le(records.len() as u32);
         key.seal(&self.place.bound(self.blocks, &head), &mut body, 0)?;
@@ -177,6 +183,8 @@ pub struct Block {
     pub owner: Owner,
     /// What it is part of.
     pub component: Component,
+    /// Which attempt at its owner it is of.
+    pub take: u8,
     /// Bytes of its records.
     pub records_bytes: usize,
     bound: Vec<u8>,
@@ -223,7 +231,7 @@ fn parse(place: &Place, bytes: &Bytes) -> Result<Vec<Block>, Damage> {
         let bound = place.bound(number, head.get(..BOUND_BYTES).unwrap_or_default());
         let mut owner = [0; 10];
         head.copy_to_slice(&mut owner);
-        let (component, flags) = (head.get_u8(), head.get_u8());
+        let (component, flags, take) = (head.get_u8(), head.get_u8(), head.get_u8());
         let (records_bytes, sealed_bytes) = (head.get_u32_le() as usize, head.get_u32_le());
         let at = |what: &str| Damage::new(format!("block {number}: {what}"));
         let owner = Owner::of_bytes(owner).ok_or_else(|| at("it has no owner"))?;
@@ -241,6 +249,7 @@ fn parse(place: &Place, bytes: &Bytes) -> Result<Vec<Block>, Damage> {
         blocks.push(Block {
             owner,
             component,
+            take,
             records_bytes,
             bound,
             compressed: flags & COMPRESSED != 0,

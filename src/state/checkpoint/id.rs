@@ -45,6 +45,15 @@ impl CheckpointId {
         }
     }
 
+    /// When it was begun, to the second, in milliseconds since 1970; `None` for a time
+    /// that no calendar has.
+    pub fn begun_ms(&self) -> Option<u64> {
+        let (time, _) = self.0.split_once('-')?;
+        let at = jiff::civil::DateTime::strptime("%Y%m%dt%H%M%S", time).ok()?;
+        let at = at.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        u64::try_from(at.timestamp().as_millisecond()).ok()
+    }
+
     /// Its text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -159,6 +168,9 @@ mod tests {
         assert!(id.as_str().starts_with("20261125t213059-"), "{id}");
         assert_eq!(CheckpointId::parse(id.as_str()).unwrap(), id);
         assert!(id < CheckpointId::new(1_795_642_260_000));
+        assert_eq!(id.begun_ms(), Some(1_795_642_259_000));
+        let never = CheckpointId::parse("20269999t999999-00000000").unwrap();
+        assert_eq!(never.begun_ms(), None);
         assert_ne!(id, CheckpointId::new(1_795_642_259_123));
     }
 

@@ -9,11 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize, de};
 
-use super::{CheckpointId, ChunkKey, Component, Counts, Digested, Owner, Trouble};
-use crate::error::{Error, Result};
+use super::{Block, CheckpointId, ChunkKey, Component, Counts, Digested, Owner, Trouble, tail};
+use crate::error::Result;
 
 /// The format written.
 pub const FORMAT: u32 = 1;
@@ -66,6 +65,8 @@ pub struct Manifest {
     pub index: Digested,
     /// The chunks, by number.
     pub chunks: Vec<Digested>,
+    /// Bytes of all keys.
+    pub keys_bytes: u64,
     /// The version of the service that took it.
     pub version: String,
 }
@@ -89,6 +90,8 @@ pub struct Held {
     pub owner: Owner,
     /// The moment it is as of, by the store's clock, in ms since 1970.
     pub at_ms: u64,
+    /// Which attempt at it was whole: blocks of others do not count.
+    pub take: u8,
     /// How much of each component.
     pub counts: Counts,
     /// The chunks that have blocks of a component, as runs of numbers: first and last.
@@ -113,6 +116,12 @@ impl Held {
             .collect()
     }
 
+    /// Whether a block is one of its own; others in its chunks are other owners', or
+    /// were left by an attempt that failed.
+    pub fn has(&self, block: &Block) -> bool {
+        block.owner == self.owner && block.take == self.take
+    }
+
     /// Notes that a chunk, no lower than those before, has a block of a component.
     pub fn note(&mut self, component: Component, chunk: u32) {
         let runs = self.chunks.entry(component).or_default();
@@ -123,31 +132,24 @@ impl Held {
     }
 }
 
-const MAC_FIELD: &[u8] = b",\"mac\":\"";
-const MAC_CHARS: usize = 64;
-const END: &[u8] = b"\"}";
+/// The field that ends it.
+const MAC: &str = "mac";
 
 impl Manifest {
     /// Its bytes, authenticated by the store's key.
     ///
     /// # Errors
-    /// [`Error::Internal`], which no manifest meets.
+    /// [`Error::Internal`](crate::error::Error::Internal), which no manifest meets.
     pub fn encode(&self, key: &ChunkKey) -> Result<Bytes> {
-        let mut bytes = crate::tenant::record::encode(self)?.to_vec();
-        if bytes.pop() != Some(b'}') {
-            return Err(Error::Internal("a manifest is an object".into()));
-        }
-        let mac = HEXLOWER.encode(&key.mac(&bytes));
-        for part in [MAC_FIELD, mac.as_bytes(), END] {
-            bytes.extend_from_slice(part);
-        }
-        Ok(bytes.into())
+        let bytes = crate::tenant::record::encode(self)?.to_vec();
+        Ok(tail::append(bytes, MAC, |told| key.mac(told))?.into())
     }
 
-    /// Bytes of the index and of all chunks.
+    /// Bytes of all other objects.
     pub fn parts_bytes(&self) -> u64 {
         let chunks = self.chunks.iter().map(|chunk| chunk.bytes);
-        chunks.fold(self.index.bytes, u64::saturating_add)
+        let others = self.index.bytes.saturating_add(self.keys_bytes);
+        chunks.fold(others, u64::saturating_add)
     }
 
     /// Reads the manifest of this checkpoint without asking who wrote it: for lists.
@@ -182,16 +184,11 @@ impl Manifest {
         id: &CheckpointId,
         key: &ChunkKey,
     ) -> std::result::Result<Self, Trouble> {
-        let manifest = Self::glance(bytes, id)?;
-        let vouched = || {
-            let rest = bytes.strip_suffix(END)?;
-            let (rest, mac) = rest.split_at_checked(rest.len().checked_sub(MAC_CHARS)?)?;
-            let told = rest.strip_suffix(MAC_FIELD)?;
-            let mac = HEXLOWER.decode(mac).ok()?;
-            key.is_mac(told, &mac).then_some(())
-        };
-        vouched().ok_or_else(|| Trouble::damage("its MAC is not right"))?;
-        Ok(manifest)
+        let vouched = tail::split(bytes, MAC);
+        if !vouched.is_some_and(|(told, mac)| key.is_mac(told, &mac)) {
+            return Err(Trouble::damage("its MAC is not right"));
+        }
+        Self::glance(bytes, id)
     }
 }
 
@@ -209,7 +206,7 @@ pub(super) fn format_of(bytes: &[u8]) -> std::result::Result<u32, Trouble> {
 /// The bytes of an index.
 ///
 /// # Errors
-/// [`Error::Internal`], which no index meets.
+/// [`Error::Internal`](crate::error::Error::Internal), which no index meets.
 pub fn encode_index(held: &[Held]) -> Result<(Bytes, Digested)> {
     let mut bytes = Vec::new();
     for held in held {
@@ -270,6 +267,7 @@ pub(super) mod tests {
             tenant_id: "acme".into(),
             owner,
             at_ms: 5,
+            take: 1,
             counts: Counts::default(),
             chunks: BTreeMap::new(),
             versions: BTreeMap::from([(Component::Cache, u64::MAX)]),
@@ -297,6 +295,7 @@ pub(super) mod tests {
                 blocks: 0,
             },
             chunks: Vec::new(),
+            keys_bytes: 0,
             version: "1".into(),
         }
     }

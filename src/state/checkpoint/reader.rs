@@ -41,8 +41,6 @@ impl Reader {
             let missing = Trouble::damage("it is missing: the checkpoint was never finished");
             return Err(missing.of(id, Part::Manifest));
         };
-        // What cannot be read at all is told before a key is asked for.
-        Manifest::glance(&bytes, id).map_err(|trouble| trouble.of(id, Part::Manifest))?;
         let part = Part::Key(Owner::Store);
         let key = objects.get(id, part).await?;
         let key = key.ok_or_else(|| Trouble::damage("it is missing").of(id, part))?;
@@ -78,7 +76,7 @@ impl Reader {
         &self.sha256
     }
 
-    /// Bytes of its objects, keys apart.
+    /// Bytes of its objects.
     pub fn bytes(&self) -> u64 {
         self.bytes + self.manifest.parts_bytes()
     }

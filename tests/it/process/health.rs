@@ -33,7 +33,7 @@ async fn each_component_has_a_state_and_others_are_unknown() {
             "{name}"
         );
     }
-    let unknown = server.health("checkpoints").await.unwrap_err();
+    let unknown = server.health("nothing").await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
 
     // Watching an unknown name says so and goes on, as the protocol wants.

@@ -71,6 +71,7 @@ async fn a_purge_tells_exactly_what_it_removed() {
         api_keys: 61,
         data_keys: false,
         reclaimed: false,
+        forgotten: false,
     };
 
     let tried = Change {
@@ -102,6 +103,7 @@ async fn a_purge_tells_exactly_what_it_removed() {
         done.unwrap(),
         PurgeReport {
             reclaimed: true,
+            forgotten: true,
             ..report
         }
     );

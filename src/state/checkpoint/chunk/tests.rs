@@ -32,7 +32,7 @@ fn built(place: &Place, owner: Owner, key: &ChunkKey, blocks: &[Vec<Record>]) ->
     let mut chunk = Chunk::begin(place.clone());
     for records in blocks {
         chunk
-            .push(owner, Component::Cache, &encoded(records), key.sealing())
+            .push(owner, Component::Cache, 1, &encoded(records), key.sealing())
             .unwrap();
     }
     chunk.end()
@@ -75,7 +75,7 @@ proptest! {
         let found = blocks(&place, &bytes, &digested).unwrap();
         prop_assert_eq!(found.len(), blocks_of.len());
         for (block, records) in found.iter().zip(&blocks_of) {
-            prop_assert_eq!((block.owner, block.component), (owner, Component::Cache));
+            prop_assert_eq!((block.owner, block.component, block.take), (owner, Component::Cache, 1));
             let back: Vec<_> = block.open(key.sealing()).unwrap().collect::<Result<_, _>>().unwrap();
             prop_assert_eq!(&back, records);
         }
@@ -150,7 +150,7 @@ fn a_block_opens_in_its_place_alone() {
     // Its blocks in another order, and one of them twice.
     let one = HEAD_BYTES
         + u32::from_le_bytes(
-            bytes[MAGIC.len() + 16..MAGIC.len() + 20]
+            bytes[MAGIC.len() + 17..MAGIC.len() + 21]
                 .try_into()
                 .unwrap(),
         ) as usize;
@@ -165,8 +165,12 @@ fn a_block_opens_in_its_place_alone() {
     let why = read(&here, &short, &told(&short, 2), &key).unwrap_err();
     assert!(why.to_string().contains("1 blocks, not 2"), "{why}");
 
-    // Said to be another tenant's, or of another component.
-    for (at, byte) in [(MAGIC.len(), 1), (MAGIC.len() + 10, 3)] {
+    // Said to be another tenant's, of another component, or of another take.
+    for (at, byte) in [
+        (MAGIC.len(), 1),
+        (MAGIC.len() + 10, 3),
+        (MAGIC.len() + 12, 3),
+    ] {
         let mut changed = bytes.to_vec();
         changed[at] ^= byte;
         let changed = Bytes::from(changed);
@@ -181,11 +185,17 @@ fn a_block_that_lies_about_its_size_costs_no_memory() {
     let (here, key) = (place(), ChunkKey::draw());
     let mut chunk = Chunk::begin(here.clone());
     chunk
-        .push(Owner::Store, Component::Config, &[0; 4096], key.sealing())
+        .push(
+            Owner::Store,
+            Component::Config,
+            1,
+            &[0; 4096],
+            key.sealing(),
+        )
         .unwrap();
     let (bytes, _) = chunk.end();
     let mut lying = bytes.to_vec();
-    lying[MAGIC.len() + 12..MAGIC.len() + 16].copy_from_slice(&u32::MAX.to_le_bytes());
+    lying[MAGIC.len() + 13..MAGIC.len() + 17].copy_from_slice(&u32::MAX.to_le_bytes());
     let lying = Bytes::from(lying);
     let why = read(&here, &lying, &told(&lying, 1), &key).unwrap_err();
     assert!(why.to_string().contains("more than a block"), "{why}");

@@ -1,0 +1,116 @@
+//! Checkpoints, on a thread of their own: packing them takes time that no call should
+//! wait for. It does not know how one is taken.
+
+use std::sync::Arc;
+
+use tokio::{
+    runtime::Builder,
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+
+use super::{
+    Error, Parts, Result,
+    core::{End, spawn},
+};
+use crate::{
+    cache,
+    config::Config,
+    error,
+    state::{
+        checkpoint::{Checkpoints, Hidden, Hiding},
+        objects::Objects,
+    },
+    store,
+};
+
+/// How often the object store is asked how it is; health follows within this and the
+/// time that an answer may take, a second.
+const PROBE_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The folder of checkpoints in `store.path`, where nothing else is set.
+const FOLDER: &str = "checkpoints";
+
+/// What invalidations hide, as the cache tells.
+struct Floors;
+
+impl Hidden for Floors {
+    fn key(&self) -> store::Key {
+        cache::Gone::key()
+    }
+
+    fn read(&self, record: Option<&store::Record>) -> error::Result<Box<dyn Hiding>> {
+        Ok(Box::new(cache::Gone::read(record)?))
+    }
+}
+
+impl Hiding for cache::Gone {
+    fn hides(&self, path: &[u8], record: &store::Record) -> bool {
+        self.includes(path, record)
+    }
+}
+
+/// The object store that is configured.
+pub(super) fn open(config: &Config) -> Result<Objects> {
+    let bad = |cause| Error::Objects { cause };
+    match &config.checkpoint.url {
+        Some(url) => Objects::open(url).map_err(bad),
+        None if config.store.ephemeral => Ok(Objects::in_memory()),
+        None => {
+            let folder = config.store.path.join(FOLDER);
+            let folder = std::path::absolute(folder).map_err(|e| bad(e.to_string()))?;
+            Objects::open(&format!("file://{}", folder.display())).map_err(bad)
+        }
+    }
+}
+
+/// Starts the thread, and waits until calls can be served by it; it ends when `stopped`
+/// resolves, after a last checkpoint where that is asked for.
+pub(super) async fn start(
+    parts: Arc<Parts>,
+    objects: Objects,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(Checkpoints, End)> {
+    let (ready, built) = oneshot::channel();
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let end = spawn("checkpoints".to_owned(), runtime, async move {
+        let store = match parts.stores.handle(Arc::default()) {
+            Ok(store) => store,
+            Err(error) => return tracing::error!(%error, "checkpoints not built"),
+        };
+        let tenants = parts.tenants(store.clone());
+        let configuration = parts.configuration.clone();
+        let checkpoints = Checkpoints::new(objects, tenants, Arc::new(Floors), configuration);
+        let _ = parts.forgetting.set(Arc::new(checkpoints.clone()));
+        if ready.send(checkpoints.clone()).is_err() {
+            return;
+        }
+        tokio::spawn(probe(checkpoints.clone(), parts.clone()));
+        let tended = checkpoints.clone();
+        let tending = tokio::spawn(async move { tended.tend().await });
+        let _ = stopped.await;
+        tending.abort();
+        let last = async {
+            checkpoints.finish().await;
+            checkpoints.at_shutdown().await;
+        };
+        let patience = parts.configuration.config().drain.timeout;
+        if timeout(patience, last).await.is_err() {
+            tracing::warn!("checkpoint cut: drain.timeout is over");
+        }
+        parts.stores.release(store).await;
+    })?;
+    let checkpoints = built.await.map_err(|_| super::died())?;
+    Ok((checkpoints, end))
+}
+
+/// Asks the object store how it is, and tells the health, for ever.
+async fn probe(checkpoints: Checkpoints, parts: Arc<Parts>) {
+    loop {
+        let found = checkpoints.objects().probe().await;
+        parts
+            .health
+            .report_checkpoints(found.map_err(|fault| fault.to_string()));
+        sleep(PROBE_EVERY).await;
+    }
+}
