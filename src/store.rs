@@ -89,7 +89,7 @@ use bytes::Bytes;
 
 pub use batch::{
     Action, Applied, Batch, Check, Commit, Expiry, Heritage, Inheritance, Limits, MAX_NOTE_BYTES,
-    Metric, Mode, Outcome, Refusal, Renewal, Step, Write,
+    MAX_WRITES, Metric, Mode, Outcome, Refusal, Renewal, Step, Write,
 };
 pub use health::{Gauges, Health};
 pub use meter::{

@@ -27,6 +27,10 @@ const SCHEMES: [&str; 7] = [
     "redis+unix",
 ];
 
+/// Items of a batch: half of the writes that one commit takes, as each may end a lease
+/// as well.
+const MOST_BATCH_ITEMS: usize = 2048;
+
 /// Takes the path of a setting, and what is wrong with it.
 pub(super) type Note<'a> = &'a mut dyn FnMut(&str, String);
 
@@ -269,7 +273,7 @@ fn cache(config: &Config, note: Note<'_>) {
         "cache.max_batch_items",
         cache.max_batch_items,
         1,
-        10_000,
+        MOST_BATCH_ITEMS,
     );
     span(
         note,

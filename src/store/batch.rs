@@ -18,7 +18,7 @@ pub struct Batch {
     pub later: bool,
     /// Whether the writes stand and fall together.
     pub mode: Mode,
-    /// The writes, in order. In [`Mode::Whole`] their keys must differ.
+    /// The writes, in order; at most [`MAX_WRITES`]. In [`Mode::Whole`] their keys must differ.
     pub writes: Vec<Write>,
     /// Limits on the space's usage, decided before anything grows beyond them.
     pub limits: Limits,
@@ -30,6 +30,9 @@ pub struct Batch {
     /// anything: a record, or the space by a step. At most [`MAX_NOTE_BYTES`].
     pub note: Option<Bytes>,
 }
+
+/// Writes of a batch: a commit is not to hold up others for long.
+pub const MAX_WRITES: usize = 4096;
 
 /// Bytes of a note.
 pub const MAX_NOTE_BYTES: usize = 4096;

@@ -6,7 +6,8 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::{
-    Batch, Error, Inheritance, Keep, Lease, MAX_PINS, Metered, Pin, Result, Tally, pin::KEPT_MS,
+    Batch, Error, Inheritance, Keep, Lease, MAX_PINS, MAX_WRITES, Metered, Pin, Result, Tally,
+    pin::KEPT_MS,
 };
 
 /// Counts of one tally, at most.
@@ -135,6 +136,14 @@ pub(super) fn lease(lease: &Lease) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether one commit takes so many writes.
+pub(super) fn writes(batch: &Batch) -> Result<()> {
+    match batch.writes.len() {
+        0..=MAX_WRITES => Ok(()),
+        writes => misuse(format!("{writes} writes in a batch; at most {MAX_WRITES}")),
+    }
 }
 
 /// Whether a pin can be kept so.

@@ -13,6 +13,7 @@ mod redis_index;
 mod redis_killed;
 mod redis_meters;
 mod redis_peers;
+mod redis_pins;
 mod redis_shapes;
 mod redis_stalled;
 pub mod redis_tracking;

@@ -9,21 +9,21 @@ use std::{
 use super::{NewEntry, Part};
 use crate::tenant::Tenancy;
 
-/// Items of a piece. A commit of as many puts takes Redis about 1 ms; more in one
-/// would hold up others for longer than they save.
-const PIECE_ITEMS: usize = 250;
+/// Items of a piece. A commit of as many puts takes Redis about half a millisecond;
+/// more in one would hold up others for longer than they save.
+const PIECE_ITEMS: usize = 100;
 
 /// Keys of a piece: their values come back whole, however large they are.
-const PIECE_KEYS: usize = 50;
+const PIECE_KEYS: usize = 25;
 
 /// Bytes of a piece, the last item aside.
-const PIECE_BYTES: u64 = 1 << 20;
+const PIECE_BYTES: u64 = 256 << 10;
 
 /// Pieces at the store at once: enough that it never waits for the next.
-const FLYING: usize = 3;
+const FLYING: usize = 6;
 
 /// Bytes of the pieces at the store at which no other follows.
-const FLYING_BYTES: u64 = 2 << 20;
+const FLYING_BYTES: u64 = 512 << 10;
 
 /// Items that wait, and what is known of the pieces on their way.
 #[derive(Default)]
@@ -254,7 +254,9 @@ mod tests {
     #[test]
     fn pieces_are_bounded_in_items_bytes_and_number() {
         let mut queue = Queue::default();
-        let names: Vec<_> = (0..4 * PIECE_ITEMS).map(|n| n.to_string()).collect();
+        let names: Vec<_> = (0..(FLYING + 1) * PIECE_ITEMS)
+            .map(|n| n.to_string())
+            .collect();
         let small: Vec<_> = names.iter().map(|name| (&**name, 1)).collect();
         queue.push(part(&small, &[]));
         assert!(!queue.has_room());

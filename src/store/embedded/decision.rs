@@ -62,6 +62,7 @@ pub(super) enum Decision {
 
 /// Refuses a batch that breaks the port's contract, whatever is stored.
 pub(super) fn examine(batch: &Batch) -> Result<()> {
+    misuse::writes(batch).map_err(|error| Fault::Misuse(error.to_string()))?;
     if let Some(note) = &batch.note
         && note.len() > MAX_NOTE_BYTES
     {

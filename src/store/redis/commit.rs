@@ -16,9 +16,6 @@ use crate::store::{
     Action, Batch, Error, Key, MAX_NOTE_BYTES, Mode, Result, Space, Step, Table, Write, misuse,
 };
 
-/// Writes of one batch, at most; a script is not to run for long.
-const MAX_WRITES: usize = 4096;
-
 impl Redis {
     /// Runs the commit script once.
     pub(super) async fn run(
@@ -113,12 +110,7 @@ impl Redis {
 /// Breaks of the port's contract that would break the counters.
 pub(super) fn check(batch: &Batch) -> Result<()> {
     let misuse = |words: String| Err(Error::Misuse(words));
-    if batch.writes.len() > MAX_WRITES {
-        return misuse(format!(
-            "{} writes in a batch; at most {MAX_WRITES}",
-            batch.writes.len()
-        ));
-    }
+    misuse::writes(batch)?;
     if let Some(note) = &batch.note
         && note.len() > MAX_NOTE_BYTES
     {

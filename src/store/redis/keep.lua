@@ -62,11 +62,12 @@ if format == 5 then
     if pinned == 0 then return end
     local name = string.sub(key, beginning)
     local head = call('GETRANGE', key, 0, 19)
-    local set = redis.pcall('SET', list .. ':t:' .. name, head, 'NX', 'PXAT', stop + life)
+    local former = list .. ':t:' .. name
+    local set = redis.pcall('SET', former, head, 'NX', 'PXAT', stop + life)
     if not set then return end
     if set.err then return lose() end
     touched = 1
-    keep('t', name, 20)
+    if not keep('t', name, 20) then call('DEL', former) end
   end
 end
 

@@ -16,7 +16,7 @@ use super::{
 use crate::store::{Cursor, HEAD_BYTES, Listed, Page, Query, Result, Space, Table};
 
 /// SCANs of one call, at most.
-const STEPS: usize = 24;
+const STEPS: usize = 96;
 
 impl Redis {
     /// A page of an ordered table.

@@ -19,7 +19,7 @@ use futures::future;
 
 use self::{
     page::Page,
-    walk::{Found, Stage, Walk},
+    walk::{Found, Server, Stage, Walk},
 };
 use super::{
     Redis,
@@ -131,15 +131,15 @@ impl Redis {
         };
         let hash = slot(pin);
         let link = self.pool.link()?;
-        let server = link.place(&hash);
+        let address = link.place(&hash);
         let here: Vec<usize> = pins
             .iter()
             .zip(0..)
-            .filter(|(pin, at)| !walk.is_lost(*at) && link.place(&slot(pin)) == server)
+            .filter(|(pin, at)| !walk.is_lost(*at) && link.place(&slot(pin)) == address)
             .map(|(_, at)| at)
             .collect();
-        let name = self.process(&hash).await?;
-        walk.arrive(name, &here);
+        let process = self.process(&hash).await?;
+        walk.arrive(Server { address, process }, &here);
         let own = self.own(pins, &here, &hash).await?;
         for (at, own) in here.iter().zip(own) {
             if !own {
@@ -155,6 +155,7 @@ impl Redis {
 
     /// Looks at some keys of the present server.
     async fn look_at_keys(&self, page: &Page<'_>, walk: &mut Walk, cursor: u64) -> Result<()> {
+        self.leave(page.pins, walk)?;
         let here = walk.present();
         let Some(pin) = here.first().and_then(|at| page.pins.get(*at)) else {
             walk.stage = Stage::Between;
@@ -172,8 +173,14 @@ impl Redis {
             number(COUNT),
         ];
         let hash = slot(pin);
+        let before = self.pool.link()?.place(&hash);
         let answer = self.pool.command("SCAN", hash.clone(), &args).await;
         let mut parts = reply::array(answer.map_err(Fault::of_read)?)?.into_iter();
+        if self.pool.link()?.place(&hash) != before {
+            // The answer may be another server's, and its place with it.
+            here.iter().for_each(|at| walk.lose(*at));
+            return Ok(());
+        }
         let cursor: u64 = parts
             .next()
             .and_then(|cursor| reply::text(&cursor)?.parse().ok())
@@ -210,18 +217,14 @@ impl Redis {
             return Ok(());
         };
         let next = place + AT_ONCE as u64;
-        let args = [id(pin), number(place), number(next - 1)];
-        let keys = vec![keys::state(&pin.space)];
-        let answer = self
-            .pool
-            .script(&self.shared.scripts.copies, keys, args)
-            .await;
-        let names = match answer.map_err(Fault::of_read)? {
-            Resp3Frame::Array { data, .. } => data,
-            _ => {
-                walk.lose(at);
-                return Ok(());
-            }
+        let args = vec![id(pin), number(place), number(next - 1)];
+        let script = &self.shared.scripts.copies;
+        let all = vec![keys::state(&pin.space)];
+        let Some(Resp3Frame::Array { data: names, .. }) =
+            self.ask_of_pin(script, all, args).await?
+        else {
+            walk.lose(at);
+            return Ok(());
         };
         // Only a piece without any is the end: the pin lasted after the last was read.
         walk.stage = if names.is_empty() {

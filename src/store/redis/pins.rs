@@ -14,12 +14,13 @@
 //! lifetime after the pin would, so a replica that is killed leaves nothing for long.
 
 use bytes::Bytes;
-use fred::types::ClusterHash;
+use fred::types::{ClusterHash, Resp3Frame};
 
 use super::{
     Redis,
     fault::{self, Fault},
     keys, reply,
+    script::Script,
     state::{STATE_BYTES, State},
 };
 use crate::store::{Keep, Pin, Pinning, Result, Space};
@@ -86,15 +87,10 @@ impl Redis {
         let mut from = 0;
         loop {
             let args = [id(pin), number(from), number(from + PIECE - 1)];
-            let answer = self
-                .pool
-                .script(
-                    &self.shared.scripts.renew,
-                    vec![keys::state(&pin.space)],
-                    args,
-                )
-                .await;
-            let kept = reply::number(&answer.map_err(Fault::of_read)?);
+            let script = &self.shared.scripts.renew;
+            let all = vec![keys::state(&pin.space)];
+            let answer = self.ask_of_pin(script, all, args.into()).await?;
+            let kept = answer.as_ref().and_then(reply::number);
             let Some(Ok(kept)) = kept.map(u64::try_from) else {
                 return Ok(false);
             };
@@ -102,6 +98,21 @@ impl Redis {
             if from >= kept {
                 return Ok(true);
             }
+        }
+    }
+
+    /// Runs a script on a pin; nothing where its slot is on its way to another server:
+    /// then the pin is lost, and no walk over others is to wait for it.
+    pub(super) async fn ask_of_pin(
+        &self,
+        script: &Script,
+        keys: Vec<Bytes>,
+        args: Vec<Bytes>,
+    ) -> Result<Option<Resp3Frame>> {
+        match self.pool.script(script, keys, args).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Fault::Moving) => Ok(None),
+            Err(fault) => Err(fault.of_read()),
         }
     }
 
@@ -163,7 +174,7 @@ impl Redis {
         key: &Bytes,
         name: &'static str,
         args: &[Bytes],
-    ) -> Result<fred::types::Resp3Frame> {
+    ) -> Result<Resp3Frame> {
         let hash = ClusterHash::from(&key[..]);
         let answer = self.pool.command(name, hash, args).await;
         answer.map_err(Fault::of_read)

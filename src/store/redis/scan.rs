@@ -12,8 +12,8 @@ use super::{
 };
 use crate::store::{Cursor, Error, HEAD_BYTES, Result, Space};
 
-/// Keys that one SCAN looks at, at most: about a third of a millisecond.
-pub(super) const STEP: usize = 1000;
+/// Keys that one SCAN looks at, at most: about a tenth of a millisecond.
+pub(super) const STEP: usize = 256;
 /// Records that one script looks at, at most.
 pub(super) const CHUNK: usize = 128;
 

@@ -15,7 +15,7 @@ use riptide_persistence::proto::v1::{
     InvalidateCacheRequest, Keys, ListKeysRequest, SetCondition, SetEntry, SetRequest,
     TouchRequest, invalidate_cache_request::Target,
 };
-use riptide_persistence::store::Calls;
+use riptide_persistence::store::{Calls, MAX_WRITES};
 use rstest::rstest;
 use tonic::{Code, Status};
 use tonic_types::{Status as ItemStatus, StatusExt};
@@ -185,6 +185,46 @@ async fn conditions_hold_or_say_what_was_found(#[case] kind: Kind) {
     );
     let exact = conditional(SetCondition::None, second);
     assert!(clients.cache.set(exact).await.is_ok());
+}
+
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
+#[tokio::test]
+async fn the_largest_batch_that_can_be_allowed_is_taken(#[case] kind: Kind) {
+    // What ends soon ends a lease, too: then each item is two writes.
+    let most = MAX_WRITES / 2;
+    let server = kind
+        .start_with(|config| config.cache.max_batch_items = most)
+        .await;
+    let mut clients = server.tenant("acme").await.clients;
+    let names: Vec<String> = (0..most).map(|number| format!("k{number}")).collect();
+    let soon = |key: &String| SetEntry {
+        ttl: seconds(30),
+        ..item(key, "v")
+    };
+    let request = BatchSetRequest {
+        entries: names.iter().map(soon).collect(),
+        ..Default::default()
+    };
+    let written = clients.cache.batch_set(request).await.unwrap();
+    let written = written.into_inner().results;
+    assert_eq!(written.len(), most);
+    assert!(written.iter().all(|result| result.status.is_none()));
+    let request = BatchGetRequest {
+        keys: names.clone(),
+        ..Default::default()
+    };
+    let read = clients.cache.batch_get(request).await.unwrap();
+    let read = read.into_inner().results;
+    assert!(read.len() == most && read.iter().all(|result| result.entry.is_some()));
+    let request = BatchDeleteRequest {
+        keys: names,
+        ..Default::default()
+    };
+    let removed = clients.cache.batch_delete(request).await.unwrap();
+    let removed = removed.into_inner().results;
+    assert!(removed.len() == most && removed.iter().all(|result| result.deleted));
 }
 
 #[rstest]

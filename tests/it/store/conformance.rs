@@ -65,6 +65,7 @@ crate::store::on_every_backend!(cases, {
         long_paths_are_kept
         a_large_value_comes_back
         a_thousand_writes_are_one_commit
+        no_more_writes_are_one_commit_than_allowed
         an_empty_value_is_a_value
         tables_do_not_mix
         spaces_do_not_mix
@@ -217,6 +218,8 @@ crate::store::on_every_backend!(cases, {
         what_is_swept_stays_pinned
         what_has_ended_is_not_pinned
         a_touched_record_has_its_former_end
+        what_is_renewed_and_taken_stays_pinned
+        a_fenced_space_can_be_pinned
         one_pin_at_a_time
         a_removed_space_has_no_pin
         a_pin_that_is_not_read_is_lost

@@ -9,9 +9,7 @@ use futures::future;
 
 use super::{
     super::{
-        Redis,
-        fault::Fault,
-        keys,
+        Redis, keys,
         pins::{id, number},
         reply,
         wire::Head,
@@ -91,8 +89,9 @@ impl Redis {
             let mut shown = shown.into_iter();
             for (found, key) in piece {
                 match shown.next() {
-                    // The answer had no room for it.
+                    // The answer had no room for it, or the page has none.
                     None => walk.pending.push(found),
+                    Some(Some(_)) if page.is_full() => walk.pending.push(found),
                     Some(None) => {}
                     Some(Some(shown)) => self.take(page, at, found, key, shown).await?,
                 }
@@ -192,11 +191,8 @@ impl Redis {
             all.push(stored_at(pin, found));
             args.push(found.name.slice(beginning.min(found.name.len())..));
         }
-        let answer = self
-            .pool
-            .script(&self.shared.scripts.pinned, all, args)
-            .await;
-        let Resp3Frame::Array { data, .. } = answer.map_err(Fault::of_read)? else {
+        let script = &self.shared.scripts.pinned;
+        let Some(Resp3Frame::Array { data, .. }) = self.ask_of_pin(script, all, args).await? else {
             return Ok(None);
         };
         let mut parts = data.into_iter();

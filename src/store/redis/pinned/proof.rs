@@ -20,14 +20,29 @@ impl Redis {
     /// Proves that the servers of the walk are the processes that they were; pins on
     /// others are lost.
     pub(super) async fn prove(&self, pins: &[Pin], walk: &mut Walk) -> Result<()> {
+        self.leave(pins, walk)?;
         let mut lost = Vec::new();
         for (server, here) in walk.servers() {
             let Some(pin) = here.first().and_then(|at| pins.get(*at)) else {
                 continue;
             };
-            if self.process(&slot(pin)).await? != server {
+            if self.process(&slot(pin)).await? != server.process {
                 lost.extend(here);
             }
+        }
+        lost.into_iter().for_each(|at| walk.lose(at));
+        Ok(())
+    }
+
+    /// Loses the pins that the driver finds on another server than before.
+    pub(super) fn leave(&self, pins: &[Pin], walk: &mut Walk) -> Result<()> {
+        let link = self.pool.link()?;
+        let mut lost = Vec::new();
+        for (server, here) in walk.servers() {
+            lost.extend(here.into_iter().filter(|at| {
+                let at = pins.get(*at);
+                at.is_none_or(|pin| link.place(&slot(pin)) != server.address)
+            }));
         }
         lost.into_iter().for_each(|at| walk.lose(at));
         Ok(())

@@ -15,14 +15,23 @@ pub(super) struct Walk {
     /// When the pins were renewed last.
     pub(super) renewed_ms: u64,
     /// The servers whose keys were looked at, and last the one whose keys are being
-    /// looked at: the names of their processes.
-    servers: Vec<String>,
+    /// looked at.
+    servers: Vec<Server>,
     /// Of each pin, the number of its server; 0 where it was not come to yet.
     seen: Vec<u8>,
     /// What the walk does.
     pub(super) stage: Stage,
     /// What was found and had no room on the page.
     pub(super) pending: Vec<Found>,
+}
+
+/// A server, as it was when the walk came to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Server {
+    /// Where the driver found it.
+    pub(super) address: String,
+    /// The name of its process.
+    pub(super) process: String,
 }
 
 /// What a walk does.
@@ -76,9 +85,11 @@ impl Walk {
         self.seen.iter().position(|seen| *seen == 0)
     }
 
-    /// Begins with a server, where these pins are.
-    pub(super) fn arrive(&mut self, server: String, pins: &[usize]) {
+    /// Begins with a server, where these pins are; they are lost where it is one too
+    /// many.
+    pub(super) fn arrive(&mut self, server: Server, pins: &[usize]) {
         if self.servers.len() == SERVERS {
+            pins.iter().for_each(|pin| self.lose(*pin));
             return;
         }
         self.servers.push(server);
@@ -92,10 +103,10 @@ impl Walk {
     }
 
     /// Each server with its pins that are not lost; the present one comes last.
-    pub(super) fn servers(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
-        self.servers.iter().zip(1..).map(|(server, number)| {
-            let pins = self.places(number);
-            (server.as_str(), pins)
+    pub(super) fn servers(&self) -> impl Iterator<Item = (&Server, Vec<usize>)> {
+        self.servers.iter().enumerate().map(|(before, server)| {
+            let number = u8::try_from(before + 1).unwrap_or(LOST);
+            (server, self.places(number))
         })
     }
 
@@ -126,7 +137,8 @@ impl Walk {
         out.put_u64(place);
         out.put_u8(u8::try_from(self.servers.len()).unwrap_or_default());
         for server in &self.servers {
-            put(&mut out, server.as_bytes());
+            put(&mut out, server.address.as_bytes());
+            put(&mut out, server.process.as_bytes());
         }
         for found in &self.pending {
             put(&mut out, &found.name);
@@ -157,7 +169,11 @@ impl Walk {
         };
         let mut servers = Vec::new();
         for _ in 0..from.try_get_u8().ok()? {
-            servers.push(String::from_utf8(take(&mut from)?.to_vec()).ok()?);
+            let mut text = || String::from_utf8(take(&mut from)?.to_vec()).ok();
+            servers.push(Server {
+                address: text()?,
+                process: text()?,
+            });
         }
         let mut pending = Vec::new();
         while !from.is_empty() {
@@ -196,13 +212,17 @@ mod tests {
     #[test]
     fn a_walk_is_read_as_it_was_written() {
         let mut walk = Walk::begin(3, 7);
-        walk.arrive("a".into(), &[0, 2]);
+        let server = |name: &str| Server {
+            address: format!("127.0.0.1:{name}"),
+            process: name.into(),
+        };
+        walk.arrive(server("a"), &[0, 2]);
         walk.lose(2);
-        walk.arrive("b".into(), &[1]);
+        walk.arrive(server("b"), &[1]);
         assert_eq!(walk.unseen(), None);
         assert_eq!((walk.lost(), walk.present()), (vec![2], vec![1]));
         let servers: Vec<_> = walk.servers().collect();
-        assert_eq!(servers, [("a", vec![0]), ("b", vec![1])]);
+        assert_eq!(servers, [(&server("a"), vec![0]), (&server("b"), vec![1])]);
         let found = |name: &'static [u8], place| Found {
             name: Bytes::from_static(name),
             place,

@@ -1,6 +1,8 @@
 //! What a path and a value may be, and that nothing mixes. It does not know of
 //! time or limits.
 
+use riptide_persistence::store::{Error, MAX_WRITES};
+
 use super::*;
 
 /// Paths that something between here and the disk might take for something else.
@@ -108,6 +110,25 @@ pub async fn a_thousand_writes_are_one_commit(store: &Handle) {
             .zip(&read.records)
             .all(|(key, record)| record.as_ref().unwrap().value == key.path)
     );
+    assert_agrees(store, &space).await;
+}
+
+pub async fn no_more_writes_are_one_commit_than_allowed(store: &Handle) {
+    let space = space();
+    let batch = |writes| {
+        let put = |number| ending(entry(format!("{number}")), "v", 600_000);
+        Batch::of((0..writes).map(put).collect::<Vec<_>>())
+    };
+    let error = store.commit(&space, batch(MAX_WRITES + 1)).await;
+    let words = format!("at most {MAX_WRITES}");
+    assert!(
+        matches!(&error, Err(Error::Misuse(text)) if text.contains(&words)),
+        "{error:?}"
+    );
+    assert_eq!(counted(store, &space).await, (0, 0));
+    let all = applied(store, &space, batch(MAX_WRITES)).await;
+    assert_eq!(all.outcomes.len(), MAX_WRITES);
+    assert_eq!(counted(store, &space).await.0, MAX_WRITES as u64);
     assert_agrees(store, &space).await;
 }
 
