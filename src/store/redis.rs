@@ -7,8 +7,9 @@
 //! (its header tells how), and state.lua its meters. Rows of counters and windows
 //! are hashes, each moved by one script: tally.lua, lease.lua. The log of a space is a
 //! stream, appended to by commit.lua (see log.rs). What is read to be kept is read
-//! through tracked connections (tracking.rs). See keys.rs for the
-//! names and wire.rs for the layouts.
+//! through tracked connections (tracking.rs). What a pinned space held is kept by
+//! commit.lua as it changes (keep.lua), and read beside the walk over what did not
+//! (pinned.rs). See keys.rs for the names and wire.rs for the layouts.
 
 mod address;
 mod audit;

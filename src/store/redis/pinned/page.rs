@@ -20,10 +20,10 @@ use super::{
 use crate::store::{HEAD_BYTES, Key, PINNED_PAGE_BYTES, Pin, PinnedRecord, Record, Result, Table};
 
 /// Records asked for by one script, at most.
-const BY_ONE: usize = 64;
+const BY_ONE: usize = 32;
 /// Bytes of a record that a script answers, at most; and of all of them, about.
 const PIECE: u64 = 32 << 10;
-const ANSWER: u64 = 128 << 10;
+const ANSWER: u64 = 64 << 10;
 /// Bytes that one command reads of the rest of a large record.
 const LARGE_PIECE: u64 = 256 << 10;
 
