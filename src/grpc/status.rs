@@ -574,7 +574,8 @@ mod tests {
             );
             assert_eq!(
                 details.retry_info().is_some(),
-                code == Unavailable || reason == "REQUEST_IN_PROGRESS"
+                code == Unavailable
+                    || ["REQUEST_IN_PROGRESS", "RESTORE_IN_PROGRESS"].contains(&reason)
             );
             assert!(!format!("{status:?}").contains("secret cause"));
         }
