@@ -35,8 +35,11 @@ const REST: Duration = Duration::from_millis(2);
 const KINDS: usize = 100;
 /// Redis notes commands that take longer, in microseconds.
 const SLOW_US: &str = "2000";
-/// When a sweep is taken to have come to nothing.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// A sweep that removes nothing for so long is taken to stand still. How long all of
+/// it takes depends on the machine: it rests as long as it works.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is told how far a sweep has come.
+const TOLD: Duration = Duration::from_secs(10);
 
 const CACHE: &str = "/riptide.persistence.v1.CacheService";
 const USAGE: &str = "/riptide.persistence.v1.TenantService/GetTenantUsage";
@@ -107,8 +110,7 @@ async fn one(
     let prefix = prefix.await.context("a prefix")?;
     let namespace = calls(&mut line, &key, |_| Target::WholeNamespace(true));
     let namespace = namespace.await.context("a namespace")?;
-    let swept = swept(&mut line, &key).await?;
-    ensure!(swept, "{entries} entries were not swept in {PATIENCE:?}");
+    swept(&mut line, &key).await.context("a sweep")?;
     let swept_seconds = begun.elapsed().as_secs_f64();
     let slow_commands = redis.map(slow);
     // What is flushed as a whole is another mechanism, and another tenant.
@@ -180,18 +182,29 @@ async fn calls(line: &mut Line, key: &str, target: impl Fn(usize) -> Target) -> 
     }))
 }
 
-/// Waits until the tenant has no entry left; whether it came to that.
-async fn swept(line: &mut Line, key: &str) -> Result<bool> {
+/// Waits until the tenant has no entry left, for as long as they become fewer.
+async fn swept(line: &mut Line, key: &str) -> Result<()> {
     let call = Call::new(USAGE, key, &GetTenantUsageRequest::default())?;
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    let (mut least, mut moved, mut told) = (i64::MAX, Instant::now(), Instant::now());
+    loop {
         let answer = decode::<GetTenantUsageResponse>(&line.call(&call).await?)?;
-        if answer.usage.is_some_and(|usage| usage.cache_entries == 0) {
-            return Ok(true);
+        let left = answer.usage.context("no usage")?.cache_entries;
+        if left == 0 {
+            return Ok(());
+        }
+        if left < least {
+            (least, moved) = (left, Instant::now());
+        }
+        ensure!(
+            moved.elapsed() < PATIENCE,
+            "{left} entries are left, and none was removed in {PATIENCE:?}"
+        );
+        if told.elapsed() >= TOLD {
+            println!("{left} entries are still to be swept");
+            told = Instant::now();
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok(false)
 }
 
 /// How many commands were slow, and how long the slowest took, in microseconds.
