@@ -16,6 +16,7 @@ mod routes;
 mod state;
 pub mod status;
 mod tenant;
+mod unary;
 
 use std::{
     sync::{Arc, OnceLock},

@@ -24,7 +24,7 @@ mod reload;
 mod report;
 mod scenario;
 #[path = "../../src/server/turn.rs"]
-#[allow(unused_imports)] // its tests run with the server's
+#[allow(unused_imports, dead_code)] // its tests run with the server's
 mod turn;
 mod twin;
 
@@ -248,7 +248,7 @@ fn peaks(
         let real = subject.is_real();
         let peaks = runtime.block_on(async {
             if !real {
-                return Peaks::prepare(process.address, "none", false).await;
+                return Peaks::prepare(process.address, scenario::NO_KEY, false).await;
             }
             // Two of them share a Redis.
             let name = |tenant: &str| format!("{tenant}-{}", process.pid());

@@ -18,6 +18,10 @@ use crate::{
 pub const VALUE_BYTES: usize = 1024;
 /// Bytes of a value in a batch.
 pub const BATCH_VALUE_BYTES: usize = 100;
+/// What the twins are given for an API key: as long as one, so that their callers send
+/// as much.
+pub const NO_KEY: &str =
+    "rtp_v8k3q0m5t1n7r2p6s4u9aobjcidh_Zk9-3xQmW7Lr2TyVb5NcJ8HsUe1GpAf4Dd6KoXi0RzMqYtSw";
 /// Keys that begin so are never set.
 pub const MISSING: &str = "missing";
 

@@ -22,7 +22,7 @@ mod rate;
 mod redis;
 mod start;
 #[path = "../../src/server/turn.rs"]
-#[allow(unused_imports)] // its tests run with the server's
+#[allow(unused_imports, dead_code)] // its tests run with the server's
 mod turn;
 
 use std::{fs, path::Path};

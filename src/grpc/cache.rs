@@ -1,6 +1,7 @@
 //! CacheService: messages into calls of the cache, and its answers into
 //! messages. It does not know what may be asked for; the cache refuses.
 
+mod hot;
 mod lease;
 mod message;
 mod stats;
@@ -11,7 +12,9 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 
+pub(super) use self::hot::Hot;
 use super::{Context, Health, convert::int64, home::at_home, status::rpc_status};
+
 use crate::{
     cache::{Cache, Flushed, Range, Written},
     error::Result,

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::error::{Error, Result};
 
-const HEADER: &str = "grpc-timeout";
+const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The time a call has: that of its `grpc-timeout`, at most `max`; `max` where
 /// it has none.
@@ -27,7 +27,7 @@ pub(super) fn asked(headers: &HeaderMap) -> Result<Option<Duration>> {
         .map(Some)
         .ok_or_else(|| {
             Error::invalid(
-                HEADER,
+                HEADER.as_str(),
                 "must be 1 to 8 digits and a unit of H, M, S, m, u, n",
             )
         })

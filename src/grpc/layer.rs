@@ -22,11 +22,12 @@ use tracing::Instrument;
 use super::{
     Context, Method,
     auth::{self, Auth},
+    cache::Hot,
     deadline, framework,
     limits::InFlight,
     request_id,
     routes::{Answer, Route, Routes},
-    status,
+    status, unary,
 };
 use crate::{
     error::{Error, Result},
@@ -112,7 +113,9 @@ impl Inside {
         {
             call.audit(method, &response);
         }
-        if let Ok(value) = HeaderValue::from_str(&call.request_id) {
+        if let Ok(mut value) = HeaderValue::from_str(&call.request_id) {
+            // It is another in each answer: a table of headers is no place for it.
+            value.set_sensitive(true);
             response.headers_mut().insert(request_id::HEADER, value);
         }
         response
@@ -185,6 +188,14 @@ impl Inside {
                 subject: call.subject.clone(),
                 notes: OnceLock::new(),
             };
+            if let Some(rpc) = Hot::of(method)
+                && unary::is_plain(request.headers())
+            {
+                let (routes, body) = (&self.routes, request.into_body());
+                return routes
+                    .hot(rpc, &context, body, self.max_message_bytes)
+                    .await;
+            }
             request.extensions_mut().insert(context);
         }
         let answer = self.routes.call(call.route, request, &call.request_id);

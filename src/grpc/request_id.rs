@@ -7,10 +7,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 /// The header it comes and goes in.
-pub(super) const HEADER: &str = "x-request-id";
+pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The caller's id where it is 1 to 128 characters of `A-Za-z0-9._-`, else a
 /// new UUIDv7.

@@ -14,7 +14,10 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use tonic_health::pb::health_server::HealthServer;
 
-use super::{CacheApi, Health, METHODS, Method, TenantApi, ending::ending, health, state, status};
+use super::{
+    CacheApi, Context, Health, METHODS, Method, TenantApi, cache::Hot, ending::ending, health,
+    state, status,
+};
 use crate::{
     error::{Error, Result},
     proto::v1::{
@@ -75,6 +78,8 @@ type Boxed = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
 pub struct Routes {
     tenant: TenantServiceServer<TenantApi>,
     cache: CacheServiceServer<CacheApi>,
+    /// The same, for calls past the framework.
+    hot: Arc<CacheApi>,
     state: StateServiceServer<state::Api>,
     health: HealthServer<health::Api>,
     reflection: Option<[Boxed; 2]>,
@@ -95,14 +100,28 @@ impl Routes {
         health: health::Api,
         reflection: bool,
     ) -> Result<Self> {
+        let hot = Arc::new(cache);
+        let cache = CacheServiceServer::from_arc(hot.clone());
         Ok(Self {
             tenant: TenantServiceServer::new(tenant).max_decoding_message_size(max_message_bytes),
-            cache: CacheServiceServer::new(cache).max_decoding_message_size(max_message_bytes),
+            cache: cache.max_decoding_message_size(max_message_bytes),
+            hot,
             state: StateServiceServer::new(state).max_decoding_message_size(max_message_bytes),
             leaving: health.0.clone(),
             health: HealthServer::new(health),
             reflection: reflection.then(reflect).transpose()?,
         })
+    }
+
+    /// The answer to a call of an RPC that is called most.
+    pub(super) async fn hot(
+        &self,
+        rpc: Hot,
+        context: &Context,
+        body: Incoming,
+        max_message_bytes: usize,
+    ) -> Response<Body> {
+        self.hot.serve(rpc, context, body, max_message_bytes).await
     }
 
     /// The answer of the service that the route leads to.

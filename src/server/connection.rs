@@ -1,9 +1,12 @@
 //! One connection, from its preface to its end: HTTP/2 within limits, and a
 //! GOAWAY when the server leaves. It does not know what its calls do.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    time::{Duration, Instant},
+};
 
-use hyper::server::conn::http2;
+use hyper::{rt::Sleep, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, time::timeout};
 
@@ -27,11 +30,34 @@ const PENDING_RESETS: usize = 20;
 /// how long it may take to answer.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
 
+/// Sleeps by the runtime's clock. The time is asked for at each frame, to know when a
+/// connection was last heard of, and is when the turn began.
+#[derive(Clone, Debug)]
+struct Timer(TokioTimer);
+
+impl hyper::rt::Timer for Timer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.0.sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        self.0.sleep_until(deadline)
+    }
+
+    fn now(&self) -> Instant {
+        turn::began()
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
+        self.0.reset(sleep, deadline);
+    }
+}
+
 /// HTTP/2 as every connection speaks it.
 pub(super) fn protocol(config: &config::Server) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .timer(TokioTimer::new())
+        .timer(Timer(TokioTimer::new()))
         .initial_stream_window_size(WINDOW_BYTES.0)
         .initial_connection_window_size(WINDOW_BYTES.1)
         .max_concurrent_streams(config.max_streams_per_connection)

@@ -3,11 +3,13 @@
 //! largest cost of a small read. It does not know what the bytes mean.
 
 use std::{
+    cell::Cell,
     future::Future,
     io,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::{Buf, BytesMut};
@@ -33,6 +35,16 @@ struct Inner<S> {
     waiting: BytesMut,
 }
 
+thread_local! {
+    static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// When this thread's last turn began: the time, for whoever asks at each frame and
+/// needs it only roughly.
+pub(super) fn began() -> Instant {
+    BEGAN.get().unwrap_or_else(Instant::now)
+}
+
 /// The stream for a connection, and what must drive that connection.
 pub(super) fn gather<S>(stream: S) -> (Gathered<S>, Turns<S>) {
     let waiting = BytesMut::new();
@@ -47,6 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Turns<S> {
         let mut connection = pin!(connection);
         let mut output = None;
         std::future::poll_fn(|context| {
+            BEGAN.set(Some(Instant::now()));
             if output.is_none()
                 && let Poll::Ready(ended) = connection.as_mut().poll(context)
             {

@@ -1,0 +1,48 @@
+//! The RPCs that are called most, served past the framework. It does not know what
+//! they do.
+
+use hyper::body::Incoming;
+use tonic::body::Body;
+
+use super::CacheApi;
+use crate::grpc::{Context, Method, unary};
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::grpc) enum Hot {
+    Get,
+    Set,
+}
+
+impl Hot {
+    /// Which of them this is, if any.
+    pub(in crate::grpc) fn of(method: &Method) -> Option<Self> {
+        match method.path {
+            "/riptide.persistence.v1.CacheService/Get" => Some(Self::Get),
+            "/riptide.persistence.v1.CacheService/Set" => Some(Self::Set),
+            _ => None,
+        }
+    }
+}
+
+impl CacheApi {
+    /// The answer to a call of one of them.
+    pub(in crate::grpc) async fn serve(
+        &self,
+        rpc: Hot,
+        context: &Context,
+        body: Incoming,
+        max_bytes: usize,
+    ) -> http::Response<Body> {
+        match rpc {
+            Hot::Get => match unary::message(body, max_bytes).await {
+                Ok(request) => unary::answer(context.answer(self.read(context, request).await)),
+                Err(status) => status.into_http(),
+            },
+            Hot::Set => match unary::message(body, max_bytes).await {
+                Ok(request) => unary::answer(context.answer(self.write(context, request).await)),
+                Err(status) => status.into_http(),
+            },
+        }
+    }
+}
