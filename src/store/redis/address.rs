@@ -67,7 +67,10 @@ pub(super) fn behaviour(
 ) -> (PerformanceConfig, ConnectionConfig, ReconnectPolicy) {
     let performance = PerformanceConfig {
         default_command_timeout: settings.command_timeout,
-        broadcast_channel_capacity: 8192,
+        // The driver makes nine channels a client, and room for all of this in each.
+        // Only connects and errors are listened to, and of those that were missed the
+        // last is enough; who listens for more says so.
+        broadcast_channel_capacity: 256,
         ..PerformanceConfig::default()
     };
     let connection = ConnectionConfig {
