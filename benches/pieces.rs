@@ -3,7 +3,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-use std::{hint::black_box, sync::Arc, thread, time::Duration};
+use std::{
+    hint::black_box,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -15,7 +20,7 @@ use riptide_persistence::{
     },
     config::{self, Compression},
     store::{Handle, Incarnation, embedded::Embedded},
-    tenant::{Access, Change, Directory, NewTenant, Tenants},
+    tenant::{Access, Accounts, Change, Counts, Directory, NewTenant, Tenancy, Tenants, Terms},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::{Builder, Runtime};
@@ -184,6 +189,28 @@ fn admission(c: &mut Criterion) {
     println!("admission: {allocating} of {CALLS} calls allocated; those had permits leased");
 }
 
+/// What is counted of a read that was answered: on the meter alone, and with the
+/// statistics of its namespace and how long it took.
+fn counting(c: &mut Criterion) {
+    let account = Accounts::default().of(Incarnation::random());
+    let mut tenancy = Tenancy::on(Arc::new(Terms::unlimited("acme", account)));
+    let counts = Counts {
+        operations: 1,
+        hits: 1,
+        near_hits: 1,
+        bytes_in: 10,
+        bytes_out: 1024,
+        ..Counts::default()
+    };
+    c.bench_function("counting/meter", |bench| {
+        bench.iter(|| tenancy.account.meter.count(black_box(counts)));
+    });
+    tenancy.began = Some(Instant::now());
+    c.bench_function("counting/meter and statistics", |bench| {
+        bench.iter(|| tenancy.count_read(black_box("default"), black_box(counts)));
+    });
+}
+
 fn limited() -> config::Plan {
     config::Plan {
         quotas: config::Quotas {
@@ -194,5 +221,5 @@ fn limited() -> config::Plan {
     }
 }
 
-criterion_group!(pieces, frames, heads, admission);
+criterion_group!(pieces, frames, heads, admission, counting);
 criterion_main!(pieces);
