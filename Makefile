@@ -57,7 +57,7 @@ warm-rate: ## Measure how fast a million entries are warmed, and in how much mem
 	cargo bench --bench warm -- rate
 
 SEED ?= 1
-warm-start: ## Show hits near and at the origin around a restart; SEED=1 (about 2 minutes).
+warm-start: ## Show hits near and at the origin around a restart; SEED=1 (about 3 minutes).
 	@tests/tools redis
 	cargo bench --bench warm -- start --seed $(SEED)
 

@@ -62,7 +62,7 @@ pub struct Start {
     #[arg(long, default_value_t = 5_000)]
     rate: u64,
     /// Seconds before the restart.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 60)]
     before: usize,
     /// Seconds that are shown.
     #[arg(long, default_value_t = 20)]
@@ -98,7 +98,7 @@ impl Start {
             "WarmCache: {stored} entries in {:.2} s",
             begin.elapsed().as_secs_f64()
         );
-        let settling = first.reads(&load, self.before)?;
+        let settling = first.reads(&load, self.before, 0)?;
         first.stop()?;
         let begin = Instant::now();
         let second = Replica::start(self, &redis, true)?;
@@ -106,7 +106,7 @@ impl Start {
             "warm start: SERVING after {:.2} s",
             begin.elapsed().as_secs_f64()
         );
-        let warm = second.reads(&load, self.seconds)?;
+        let warm = second.reads(&load, self.seconds, 1)?;
         second.stop()?;
         let begin = Instant::now();
         let third = Replica::start(self, &redis, false)?;
@@ -114,12 +114,12 @@ impl Start {
             "cold start: SERVING after {:.2} s",
             begin.elapsed().as_secs_f64()
         );
-        let cold = third.reads(&load, self.seconds)?;
+        let cold = third.reads(&load, self.seconds, 1)?;
         third.stop()?;
         let redis = Redis::start();
         let fourth = Replica::start(self, &redis, true)?;
         fourth.tenant()?;
-        let never = fourth.reads(&load, self.seconds)?;
+        let never = fourth.reads(&load, self.seconds, 1)?;
         fourth.stop()?;
 
         println!("\nbefore the restart, after WarmCache");
@@ -289,8 +289,9 @@ impl Replica {
         })
     }
 
-    /// Reads for so many seconds.
-    fn reads(&self, load: &Arc<Load>, seconds: usize) -> Result<Vec<Second>> {
+    /// Reads for so many seconds, in an order of their own by number: what comes after
+    /// a restart is not what came before it.
+    fn reads(&self, load: &Arc<Load>, seconds: usize, number: u64) -> Result<Vec<Second>> {
         let (gets, misses) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let failed = Arc::new(AtomicU64::new(0));
         self.runtime.block_on(async {
@@ -301,7 +302,7 @@ impl Replica {
                 let (load, gets, misses) = (load.clone(), gets.clone(), misses.clone());
                 let failed = failed.clone();
                 async move {
-                    let mut random = Random(load.seed);
+                    let mut random = Random(load.seed.wrapping_add(number << 32));
                     let mut every = interval(Duration::from_millis(5));
                     for turn in 0_u64.. {
                         every.tick().await;

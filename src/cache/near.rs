@@ -46,16 +46,83 @@ pub struct Near {
     hasher: RandomState,
 }
 
-/// A kept entry, and what tells whether it may be answered.
+/// A kept entry, whose it is, and what tells whether it may be answered. There are as
+/// many as fit, so what most entries do not have takes no room.
 #[derive(Debug)]
 pub(super) struct Kept {
-    pub(super) entry: Entry,
+    pub(super) value: Bytes,
+    /// `None` where it has neither.
+    labels: Option<Box<Labels>>,
+    pub(super) version: u64,
+    create_ms: u64,
+    pub(super) expire_ms: Option<u64>,
+    stored_bytes: u64,
+    space: Space,
+    /// `<namespace>:<key>`
+    path: Box<[u8]>,
     /// The generation it was read in.
     pub(super) generation: u64,
     /// The promise that changes of it are told.
     pub(super) vouch: Vouch,
     /// When it began to be read.
     pub(super) read: Instant,
+}
+
+/// What an entry may have beside its value.
+#[derive(Debug)]
+struct Labels {
+    content_type: String,
+    tags: Vec<String>,
+}
+
+impl Kept {
+    /// To be kept. What was read may share the memory of much more, so it is copied.
+    pub(super) fn new(
+        entry: &Entry,
+        (space, path): (&Space, &[u8]),
+        generation: u64,
+        vouch: Vouch,
+        read: Instant,
+    ) -> Self {
+        let labels = !entry.content_type.is_empty() || !entry.tags.is_empty();
+        Self {
+            value: Bytes::copy_from_slice(&entry.value),
+            labels: labels.then(|| {
+                Box::new(Labels {
+                    content_type: entry.content_type.clone(),
+                    tags: entry.tags.clone(),
+                })
+            }),
+            version: entry.version,
+            create_ms: entry.create_ms,
+            expire_ms: entry.expire_ms,
+            stored_bytes: entry.stored_bytes,
+            space: space.clone(),
+            path: path.into(),
+            generation,
+            vouch,
+            read,
+        }
+    }
+
+    /// The entry.
+    pub(super) fn entry(&self) -> Entry {
+        let labels = self.labels.as_ref();
+        Entry {
+            value: self.value.clone(),
+            content_type: labels.map_or_else(String::new, |it| it.content_type.clone()),
+            tags: self.tags().to_vec(),
+            version: self.version,
+            create_ms: self.create_ms,
+            expire_ms: self.expire_ms,
+            stored_bytes: self.stored_bytes,
+        }
+    }
+
+    /// Its tags.
+    pub(super) fn tags(&self) -> &[String] {
+        self.labels.as_ref().map_or(&[], |labels| &labels.tags)
+    }
 }
 
 /// Whose an entry is, and where it is kept.
@@ -154,27 +221,15 @@ impl Near {
 
     /// Keeps an entry that was read after this token was taken, if that is in order
     /// and worth it; whatever leaves for it, where it is `wanted`.
-    pub(super) fn keep(
-        &self,
-        place: &Place<'_>,
-        (space, path): (&Space, &Bytes),
-        token: u64,
-        kept: Kept,
-        wanted: bool,
-    ) -> bool {
-        // What was read may share the memory of much more.
-        let value = Bytes::copy_from_slice(&kept.entry.value);
-        let entry = Entry {
-            value,
-            ..kept.entry
-        };
-        let slot = Slot::new(
-            place.hash,
-            space.clone(),
-            path.clone(),
-            Kept { entry, ..kept },
-        );
+    pub(super) fn keep(&self, place: &Place<'_>, token: u64, kept: Kept, wanted: bool) -> bool {
+        let slot = Slot::new(place.hash, kept);
         self.shard(place.hash).keep(slot, token, wanted)
+    }
+
+    /// Notes that a key was asked for so often of late, as was found out before this
+    /// process began.
+    pub(super) fn remember(&self, place: &Place<'_>, uses: u8) {
+        self.shard(place.hash).remember(place.hash, uses);
     }
 
     /// Removes an entry that cannot be answered any more.
@@ -187,7 +242,8 @@ impl Near {
     pub(super) fn changed(&self, space: &str, generation: u64, path: &[u8]) {
         let place = self.place_at(space, path);
         self.shard(place.hash).tell(place.hash, |slot| {
-            slot.kept.generation <= generation && place.is(&slot.space, &slot.path)
+            let kept = &slot.kept;
+            kept.generation <= generation && place.is(&kept.space, &kept.path)
         });
     }
 

@@ -119,7 +119,10 @@ impl Cache {
                     (Self::repeat_within(&mut room, opened), is_near)
                 }
                 Ok((None, _)) => match (found.next(), &seen) {
-                    (Some(Some(kept)), _) => (Self::take_within(&mut room, &kept.entry), true),
+                    (Some(Some(kept)), _) => {
+                        let bytes = kept.value.len() as u64;
+                        (Self::take_within(&mut room, bytes, || kept.entry()), true)
+                    }
                     (_, Some(seen)) => {
                         let (at, record) = records.next().unwrap_or_default();
                         let shown = Self::shown(&seen.snapshot, namespace, key, record);
@@ -164,17 +167,20 @@ impl Cache {
     /// as it was asked for, so it takes its room each time.
     fn repeat_within(room: &mut u64, opened: &Result<Option<Entry>>) -> Result<Option<Entry>> {
         match opened {
-            Ok(Some(entry)) => Self::take_within(room, entry),
+            Ok(Some(entry)) => Self::take_within(room, entry.value.len() as u64, || entry.clone()),
             other => other.clone(),
         }
     }
 
     /// An entry that is open already, if its value fits into the room that is left.
-    fn take_within(room: &mut u64, entry: &Entry) -> Result<Option<Entry>> {
-        let size_bytes = entry.value.len() as u64;
+    fn take_within(
+        room: &mut u64,
+        size_bytes: u64,
+        entry: impl FnOnce() -> Entry,
+    ) -> Result<Option<Entry>> {
         Self::fits(*room, size_bytes)?;
         *room = room.saturating_sub(size_bytes);
-        Ok(Some(entry.clone()))
+        Ok(Some(entry()))
     }
 
     /// Whether a value goes into the room that is left; the first always does.

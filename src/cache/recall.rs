@@ -92,7 +92,7 @@ impl Cache {
         };
         let place = near.place(&tenancy.space, namespace, key);
         match asked.of(near, &place, key, snapshot.as_deref()) {
-            Ok(kept) => Recall::Near(kept.entry.clone()),
+            Ok(kept) => Recall::Near(kept.entry()),
             Err(worth) => Recall::Fetch(Fetch {
                 near,
                 place,
@@ -262,16 +262,16 @@ impl Asked<'_> {
         let fresh = snapshot.holds_within(self.now, self.behind)
             && kept.generation == snapshot.view.generation
             && kept.vouch.holds_within(self.now, self.behind)
-            && snapshot.tells_of(kept.read, (self.namespace, key), &kept.entry, self.now)
-            && i64::try_from(kept.entry.version).is_ok_and(|version| version >= self.min_version);
+            && snapshot.tells_of((self.namespace, key), &kept, self.now)
+            && i64::try_from(kept.version).is_ok_and(|version| version >= self.min_version);
         if fresh { Ok(kept) } else { Err(true) }
     }
 
     /// Whether no call can be answered with it any more.
     fn over(&self, key: &str, kept: &Kept, snapshot: &Snapshot) -> bool {
         kept.generation < snapshot.view.generation
-            || snapshot.hides(self.namespace, key, &kept.entry)
-            || kept.entry.expire_ms.is_some_and(|end| end <= self.now_ms)
+            || snapshot.hides(self.namespace, key, kept)
+            || kept.expire_ms.is_some_and(|end| end <= self.now_ms)
             || !kept.vouch.holds(self.now)
     }
 }
@@ -288,13 +288,10 @@ fn keep(
     let Some(vouch) = seen.vouch.clone() else {
         return false;
     };
-    let kept = Kept {
-        entry: entry.clone(),
-        generation: seen.snapshot.view.generation,
-        vouch,
-        read: seen.read,
-    };
-    near.keep(place, (&tenancy.space, &key.path), token, kept, wanted)
+    let generation = seen.snapshot.view.generation;
+    let whose = (&tenancy.space, &*key.path);
+    let kept = Kept::new(entry, whose, generation, vouch, seen.read);
+    near.keep(place, token, kept, wanted)
 }
 
 /// What became of a key that was pulled near.

@@ -11,7 +11,7 @@ use std::{
 
 pub(super) use self::kept::Snapshots;
 use self::kept::Token;
-use super::{Cache, Entry, floors::Floors};
+use super::{Cache, floors::Floors, near::Kept};
 use crate::{
     codec::Head,
     error::{Error, Result},
@@ -61,25 +61,24 @@ impl Snapshot {
         self.floors.hide_record(namespace, key.as_ref(), record)
     }
 
-    /// Whether an opened entry is gone.
-    pub(super) fn hides(&self, namespace: &str, key: &str, entry: &Entry) -> bool {
+    /// Whether a kept entry is gone.
+    pub(super) fn hides(&self, namespace: &str, key: &str, kept: &Kept) -> bool {
         let key = key.as_bytes();
-        self.floors.hide(namespace, key, &entry.tags, entry.version)
+        self.floors.hide(namespace, key, kept.tags(), kept.version)
     }
 
-    /// Whether that alone tells if an entry is gone that was read at this time. A
+    /// Whether that alone tells if an entry is gone that was read before. A
     /// floor is dropped when what it hid is removed; that it was, may not have been
     /// told yet where the entry was read before.
     pub(super) fn tells_of(
         &self,
-        read: Instant,
         (namespace, key): (&str, &str),
-        entry: &Entry,
+        kept: &Kept,
         now: Instant,
     ) -> bool {
-        let (key, tags) = (key.as_bytes(), &entry.tags);
-        let shows = |floors: &Floors| !floors.hide(namespace, key, tags, entry.version);
-        read >= self.since || self.settled(now) || self.before.as_deref().is_some_and(shows)
+        let (key, tags) = (key.as_bytes(), kept.tags());
+        let shows = |floors: &Floors| !floors.hide(namespace, key, tags, kept.version);
+        kept.read >= self.since || self.settled(now) || self.before.as_deref().is_some_and(shows)
     }
 
     /// Whether all that was removed before a floor was dropped has been told.

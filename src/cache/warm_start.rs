@@ -110,6 +110,7 @@ impl WarmStart {
             }
         }
         hottest(&mut hot);
+        self.remember(&hot);
         let pieces = pieces(hot.into_iter().map(|(_, tenancy, name)| (tenancy, name)));
         let pulled = stream::iter(pieces)
             .map(|piece| self.pull(piece))
@@ -125,6 +126,18 @@ impl WarmStart {
             tenants: near.values().filter(|entries| **entries > 0).count(),
             entries: near.values().sum(),
         })
+    }
+
+    /// Tells memory how often these were asked for: else whatever is asked for twice
+    /// after the start would take the place of what is asked for most.
+    fn remember(&self, hot: &[(u32, Tenancy, Name)]) {
+        let Some(near) = self.cache.memory.near() else {
+            return;
+        };
+        for (uses, tenancy, (namespace, key)) in hot {
+            let place = near.place(&tenancy.space, namespace, key);
+            near.remember(&place, u8::try_from(*uses).unwrap_or(u8::MAX));
+        }
     }
 
     /// The hottest tenants, as soon as what is read can be kept.

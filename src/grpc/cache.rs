@@ -14,7 +14,6 @@ use tonic::{Request, Response, Status, async_trait};
 
 pub(super) use self::hot::Hot;
 use super::{Context, Health, convert::int64, home::at_home, status::rpc_status};
-
 use crate::{
     cache::{Cache, Flushed, Range, Written},
     error::Result,

@@ -1,11 +1,9 @@
 //! Which kept entries are asked for most. It does not know what for.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
-use bytes::Bytes;
-
-use super::{Near, lock};
-use crate::store::{Incarnation, Space};
+use super::{Kept, Near, lock};
+use crate::store::Incarnation;
 
 /// Entries looked at under one lock.
 const STEP: usize = 1024;
@@ -23,12 +21,12 @@ pub struct Hot {
     pub uses: u8,
 }
 
-/// How often an entry was asked for, whose it is, and its path.
-type Candidate = (u8, Space, Bytes);
+/// How often an entry was asked for, and the entry.
+type Candidate = (u8, Arc<Kept>);
 
 impl Near {
     /// The kept entries that are asked for most, at most so many, in that order.
-    /// Takes memory for twice as many. One that is kept or leaves meanwhile may be
+    /// Holds on to twice as many meanwhile. One that is kept or leaves meanwhile may be
     /// missing.
     pub fn hottest(&self, most: usize) -> Vec<Hot> {
         let mut hottest: Vec<Candidate> = Vec::new();
@@ -37,9 +35,7 @@ impl Near {
             loop {
                 let shard = lock(shard);
                 let slots = shard.slots(from, STEP);
-                hottest.extend(
-                    slots.map(|(slot, uses)| (uses, slot.space.clone(), slot.path.clone())),
-                );
+                hottest.extend(slots.map(|(slot, uses)| (uses, slot.kept.clone())));
                 from += STEP;
                 if from >= shard.size().0 {
                     break;
@@ -60,10 +56,10 @@ fn leave(hottest: &mut Vec<Candidate>, most: usize) {
     hottest.truncate(most);
 }
 
-fn hot((uses, space, path): Candidate) -> Option<Hot> {
-    let (namespace, key) = std::str::from_utf8(&path).ok()?.split_once(':')?;
+fn hot((uses, kept): Candidate) -> Option<Hot> {
+    let (namespace, key) = std::str::from_utf8(&kept.path).ok()?.split_once(':')?;
     Some(Hot {
-        home: Incarnation::parse(space.name())?,
+        home: Incarnation::parse(kept.space.name())?,
         namespace: namespace.to_owned(),
         key: key.to_owned(),
         uses,

@@ -70,6 +70,21 @@ impl Sketch {
         }
     }
 
+    /// Sees to it that a hash is told as having been counted so often.
+    pub(super) fn raise(&mut self, hash: u64, uses: u8) {
+        let block = self.block(hash);
+        if let Some(Block(counters)) = self.blocks.get_mut(block) {
+            let places = places(hash);
+            let before = least(counters, places);
+            for at in places {
+                if let Some(counter) = counters.get_mut(at) {
+                    *counter = uses.max(*counter);
+                }
+            }
+            self.counted += u64::from(uses.saturating_sub(before));
+        }
+    }
+
     fn block(&self, hash: u64) -> usize {
         usize::try_from(hash).unwrap_or(usize::MAX) & (self.blocks.len() - 1)
     }
