@@ -1,7 +1,7 @@
 # The commands of this repository; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak staleness stampede checkpoint-kills lint bench warm-rate warm-start reload-load tools
+.PHONY: help run test soak staleness stampede checkpoint-kills drill restore-kills lint bench warm-rate warm-start reload-load tools
 
 # The last commit of main that is not the one being checked.
 base = $(shell for branch in origin/main main; do \
@@ -32,6 +32,13 @@ stampede: tools ## Let 10,000 callers miss a key at once, at 3 replicas on one R
 
 checkpoint-kills: tools ## Kill the service at 100 random moments of a checkpoint (about 5 minutes).
 	RIPTIDE_SOAK=1 cargo test --test it checkpoint::killed:: -- --nocapture --test-threads=1
+
+drill: tools ## Lose a store and restore it, with a table; takes SEED= and DRILL_ENTRIES= (about 3 minutes).
+	SEED=$(SEED) DRILL_TENANTS=4 DRILL_ENTRIES=$(or $(DRILL_ENTRIES),50000) \
+		cargo test --release --test it restore::drill -- --nocapture --test-threads=1
+
+restore-kills: tools ## Kill the service at 100 moments of a restore.
+	RESTORE_KILLS=100 cargo test --test it restore::killed -- --nocapture
 
 lint: ## Check form: rustfmt, clippy, rustdoc, and buf for the protos.
 	cargo fmt --check

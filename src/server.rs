@@ -269,10 +269,10 @@ impl Server {
         let (address, admin_address) = (listener.local_addr(), admin.local_addr());
         let (mut cores, mut ended) = (Vec::new(), FuturesUnordered::new());
         let (stop_checkpoints, stopped) = oneshot::channel();
-        let (checkpoints, checkpoints_end) =
+        let (keeping, checkpoints_end) =
             checkpoints::start(parts.clone(), objects, stopped).await?;
         for index in 0..self::cores(&parts.config.server) {
-            let (core, end) = Core::start(index, parts.clone(), checkpoints.clone())?;
+            let (core, end) = Core::start(index, parts.clone(), keeping.clone())?;
             cores.push(core);
             ended.push(end);
         }

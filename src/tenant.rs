@@ -34,6 +34,7 @@ pub mod rate;
 pub mod reclaim;
 pub mod record;
 mod replicas;
+pub mod restoration;
 mod rotation;
 mod rows;
 pub mod stats;

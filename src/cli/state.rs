@@ -1,8 +1,11 @@
 //! `state`: what a server is set up with and holds. It knows no rule of it; the
 //! server does.
 
+mod archive;
 mod checkpoint;
+mod progress;
 mod reload;
+mod restore;
 
 use clap::Subcommand;
 

@@ -3,14 +3,18 @@
 
 mod checkpoint;
 mod configuration;
+mod restore;
 mod session;
 
 use std::{sync::Arc, time::SystemTime};
 
 use tonic::{Request, Response, Status};
 
-use self::checkpoint::Taking;
 pub(super) use self::configuration::Configurations;
+use self::{
+    checkpoint::Taking,
+    restore::{Pieces, Restoring},
+};
 use super::{Context, Health};
 use crate::{
     cache,
@@ -20,7 +24,7 @@ use crate::{
         GetServerInfoResponse, Limits, ReloadConfigRequest, ReloadConfigResponse,
         WatchConfigRequest, state_service_server::StateService,
     },
-    state::{Configuration, checkpoint::Checkpoints, session::Sessions},
+    state::{Configuration, checkpoint::Checkpoints, restore::Restores, session::Sessions},
     tenant::{Tenants, page},
 };
 
@@ -41,6 +45,7 @@ pub struct Api {
     about: About,
     configuration: Arc<Configuration>,
     checkpoints: Checkpoints,
+    restores: Restores,
     health: Arc<Health>,
     pub(super) tenants: Tenants,
     sessions: Sessions,
@@ -52,7 +57,7 @@ impl Api {
     pub fn new(
         about: About,
         configuration: Arc<Configuration>,
-        checkpoints: Checkpoints,
+        (checkpoints, restores): (Checkpoints, Restores),
         health: Arc<Health>,
         tenants: Tenants,
         sessions: Sessions,
@@ -61,6 +66,7 @@ impl Api {
             about,
             configuration,
             checkpoints,
+            restores,
             health,
             tenants,
             sessions,
@@ -190,31 +196,35 @@ impl StateService for Api {
         context.answer(self.verified(&request.checkpoint_id).await)
     }
 
-    type RestoreCheckpointStream =
-        futures::stream::Empty<Result<v1::RestoreCheckpointResponse, Status>>;
+    type RestoreCheckpointStream = Restoring;
 
     async fn restore_checkpoint(
         &self,
-        _: Request<v1::RestoreCheckpointRequest>,
+        request: Request<v1::RestoreCheckpointRequest>,
     ) -> Result<Response<Self::RestoreCheckpointStream>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        let (context, request) = Context::of(request)?;
+        let restoring = self.restore(&context, request).await;
+        context.answer(restoring)
     }
 
-    type DownloadCheckpointStream =
-        futures::stream::Empty<Result<v1::DownloadCheckpointResponse, Status>>;
+    type DownloadCheckpointStream = Pieces;
 
     async fn download_checkpoint(
         &self,
-        _: Request<v1::DownloadCheckpointRequest>,
+        request: Request<v1::DownloadCheckpointRequest>,
     ) -> Result<Response<Self::DownloadCheckpointStream>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        let (context, request) = Context::of(request)?;
+        let pieces = self.download(&context, &request.checkpoint_id).await;
+        context.answer(pieces)
     }
 
     async fn upload_checkpoint(
         &self,
-        _: Request<tonic::Streaming<v1::UploadCheckpointRequest>>,
+        request: Request<tonic::Streaming<v1::UploadCheckpointRequest>>,
     ) -> Result<Response<v1::UploadCheckpointResponse>, Status> {
-        Err(Status::internal("SCAFFOLD"))
+        let (context, messages) = Context::of(request)?;
+        let uploaded = self.upload(messages).await?;
+        context.answer(uploaded)
     }
 
     async fn create_session(

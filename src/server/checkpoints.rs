@@ -20,6 +20,7 @@ use crate::{
     state::{
         checkpoint::{Checkpoints, Hidden, Hiding},
         objects::Objects,
+        restore::Restores,
     },
     store,
 };
@@ -64,13 +65,16 @@ pub(super) fn open(config: &Config) -> Result<Objects> {
     }
 }
 
+/// What calls are served by: checkpoints, and restores from them.
+pub(super) type Keeping = (Checkpoints, Restores);
+
 /// Starts the thread, and waits until calls can be served by it; it ends when `stopped`
 /// resolves, after a last checkpoint where that is asked for.
 pub(super) async fn start(
     parts: Arc<Parts>,
     objects: Objects,
     stopped: oneshot::Receiver<()>,
-) -> Result<(Checkpoints, End)> {
+) -> Result<(Keeping, End)> {
     let (ready, built) = oneshot::channel();
     let runtime = Builder::new_current_thread().enable_all().build();
     let end = spawn("checkpoints".to_owned(), runtime, async move {
@@ -82,14 +86,17 @@ pub(super) async fn start(
         let configuration = parts.configuration.clone();
         let checkpoints = Checkpoints::new(objects, tenants, Arc::new(Floors), configuration);
         let _ = parts.forgetting.set(Arc::new(checkpoints.clone()));
-        if ready.send(checkpoints.clone()).is_err() {
+        let restores = Restores::new(checkpoints.clone());
+        if ready.send((checkpoints.clone(), restores.clone())).is_err() {
             return;
         }
         tokio::spawn(probe(checkpoints.clone(), parts.clone()));
         let tended = checkpoints.clone();
         let tending = tokio::spawn(async move { tended.tend().await });
+        let going = tokio::spawn(async move { restores.keep_going().await });
         let _ = stopped.await;
         tending.abort();
+        going.abort();
         let last = async {
             checkpoints.finish().await;
             checkpoints.at_shutdown().await;
@@ -100,8 +107,8 @@ pub(super) async fn start(
         }
         parts.stores.release(store).await;
     })?;
-    let checkpoints = built.await.map_err(|_| super::died())?;
-    Ok((checkpoints, end))
+    let keeping = built.await.map_err(|_| super::died())?;
+    Ok((keeping, end))
 }
 
 /// Asks the object store how it is, and tells the health, for ever.

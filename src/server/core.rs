@@ -16,11 +16,10 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Error, Parts, Result, connection, listener::Socket, tls};
+use super::{Error, Parts, Result, checkpoints::Keeping, connection, listener::Socket, tls};
 use crate::{
     config,
     grpc::{Auth, CacheApi, HealthApi, Layer, Routes, Stage, StateApi, TenantApi},
-    state::checkpoint::Checkpoints,
     store,
 };
 
@@ -47,11 +46,7 @@ pub(super) type End = oneshot::Receiver<()>;
 
 impl Core {
     /// Starts the thread.
-    pub(super) fn start(
-        index: usize,
-        parts: Arc<Parts>,
-        checkpoints: Checkpoints,
-    ) -> Result<(Self, End)> {
+    pub(super) fn start(index: usize, parts: Arc<Parts>, keeping: Keeping) -> Result<(Self, End)> {
         let runtime = match parts.config.server.runtime {
             config::Runtime::PerCore => Builder::new_current_thread().enable_all().build(),
             config::Runtime::MultiThread => Builder::new_multi_thread()
@@ -63,7 +58,7 @@ impl Core {
         let end = spawn(
             format!("core-{index}"),
             runtime,
-            serve(index, parts, checkpoints, taken),
+            serve(index, parts, keeping, taken),
         )?;
         Ok((
             Self {
@@ -103,13 +98,13 @@ pub(super) fn spawn(
 async fn serve(
     index: usize,
     parts: Arc<Parts>,
-    checkpoints: Checkpoints,
+    keeping: Keeping,
     mut sockets: mpsc::UnboundedReceiver<Socket>,
 ) {
     let built = parts.stores.handle(parts.counters.clone());
     let built = built
         .map_err(crate::error::Error::from)
-        .and_then(|store| Ok((layer(&parts, &store, checkpoints)?, store)));
+        .and_then(|store| Ok((layer(&parts, &store, keeping)?, store)));
     let (layer, store) = match built {
         Ok(built) => built,
         Err(error) => return tracing::error!(?error, "core not built"),
@@ -143,11 +138,7 @@ async fn serve(
 }
 
 /// What the calls of a core pass.
-fn layer(
-    parts: &Parts,
-    store: &store::Handle,
-    checkpoints: Checkpoints,
-) -> crate::error::Result<Layer> {
+fn layer(parts: &Parts, store: &store::Handle, keeping: Keeping) -> crate::error::Result<Layer> {
     let config = &parts.config.server;
     let tenants = parts.tenants(store.clone());
     let cache = parts.cache(store.clone());
@@ -158,7 +149,7 @@ fn layer(
         StateApi::new(
             parts.about,
             parts.configuration.clone(),
-            checkpoints,
+            keeping,
             parts.health.clone(),
             tenants.clone(),
             parts.sessions(store.clone()),

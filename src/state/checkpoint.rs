@@ -30,6 +30,7 @@ pub mod manifest;
 mod packing;
 mod reader;
 mod record;
+mod sharing;
 mod tail;
 mod taking;
 mod tending;

@@ -44,7 +44,7 @@ impl Tenants {
                 answer => return answer,
             }
         }
-        let known = self.look_up_key(given.key_id).await?;
+        let (known, pepper) = self.look_up_key(given.key_id, pepper).await?;
         self.compare(&pepper, &known, &given.secret)
     }
 
@@ -78,14 +78,35 @@ impl Tenants {
         Ok(Caller::Key(key.grant.clone()))
     }
 
-    async fn look_up_key(&self, key_id: &str) -> Result<KnownKey> {
+    /// A key as it is stored, and the secret it is compared by at that moment: a restore
+    /// may have brought another one.
+    async fn look_up_key(
+        &self,
+        key_id: &str,
+        pepper: Arc<Pepper>,
+    ) -> Result<(KnownKey, Arc<Pepper>)> {
         let token = self.directory.token(Table::ApiKey, key_id);
-        let known = match self.find_api_key(key_id).await? {
-            Some((key, _)) => KnownKey::Present(Arc::new(Credential::of(&key))),
+        let of_pepper = self.directory.token(Table::Meta, "pepper");
+        let keys = [record::api_key_key(key_id), pepper_key()];
+        let read = self.store.read(&Space::registry(), 0, &keys).await?;
+        let mut found = read.records.into_iter();
+        let known = match found.next().flatten() {
+            Some(found) => {
+                let key: record::ApiKey = record::decode(&found.value)?;
+                KnownKey::Present(Arc::new(Credential::of(&key)))
+            }
             None => KnownKey::Absent,
         };
         self.directory.remember_key(token, key_id, known.clone());
-        Ok(known)
+        let pepper = match found.next().flatten() {
+            Some(found) if found.version != pepper.version => {
+                let pepper = Arc::new(Pepper::new(&found.value, found.version));
+                self.directory.remember_pepper(of_pepper, pepper.clone());
+                pepper
+            }
+            _ => pepper,
+        };
+        Ok((known, pepper))
     }
 
     /// Admits a call on a tenant's data. `tenant_id` is the request's; a tenant
@@ -197,11 +218,6 @@ impl Tenants {
         tenant_id: &str,
     ) -> Result<Option<(record::Tenant, u64)>> {
         self.find(record::tenant_key(tenant_id)).await
-    }
-
-    /// An API key's record and its version in the store.
-    pub(super) async fn find_api_key(&self, key_id: &str) -> Result<Option<(record::ApiKey, u64)>> {
-        self.find(record::api_key_key(key_id)).await
     }
 
     pub(super) async fn find<T: serde::de::DeserializeOwned>(

@@ -110,6 +110,19 @@ impl Once {
 }
 
 impl Tenants {
+    /// The first answer to a request, where this is a replay.
+    ///
+    /// # Errors
+    /// Those of [`Once::replay`]; the store's.
+    pub async fn answered<A: DeserializeOwned>(&self, once: &Once) -> Result<Option<A>> {
+        let read = self
+            .store
+            .read(&Space::registry(), 0, &[once.key()])
+            .await?;
+        let found = read.records.into_iter().next().flatten();
+        found.map(|found| once.replay(&found)).transpose()
+    }
+
     /// A record of the registry, and the first answer to this request where it
     /// is a replay, as of one moment.
     ///

@@ -328,7 +328,7 @@ pub fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
 }
 
 /// An incarnation as its text.
-pub(super) mod incarnation {
+pub mod incarnation {
     use super::{Deserialize, Incarnation};
     use serde::{Deserializer, Serializer, de::Error};
 

@@ -7,5 +7,6 @@ pub mod configuration;
 pub mod encryption;
 mod groups;
 mod rate;
+pub mod restore;
 pub mod session;
 pub mod tenant;

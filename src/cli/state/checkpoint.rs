@@ -1,5 +1,5 @@
-//! `state checkpoint`: checkpoints taken, listed, verified and removed. It does not know
-//! what is in them.
+//! `state checkpoint`: checkpoints taken, listed, verified, removed and restored. It
+//! does not know what is in them.
 
 use std::time::Duration;
 
@@ -34,6 +34,12 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Remove a checkpoint.
     Delete(Delete),
+    /// Restore tenants from a checkpoint, after a look at the plan.
+    Restore(super::restore::Restore),
+    /// Write a checkpoint to a file.
+    Download(super::archive::Download),
+    /// Put a file that `download` wrote among the checkpoints, once it is verified.
+    Upload(super::archive::Upload),
 }
 
 #[derive(Args, Debug)]
@@ -116,6 +122,9 @@ impl Command {
             Self::List(list) => list.run(global, &client).await,
             Self::Verify(verify) => verify.run(global, &client).await,
             Self::Delete(delete) => delete.run(global, &client).await,
+            Self::Restore(restore) => restore.run(global, &client).await,
+            Self::Download(download) => download.run(global, &client).await,
+            Self::Upload(upload) => upload.run(global, &client).await,
         }
     }
 }

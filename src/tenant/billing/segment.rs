@@ -113,6 +113,13 @@ impl Tenant {
         }
     }
 
+    /// Begins a segment with meters that begin anew: those before are lost.
+    pub(in crate::tenant) fn bill_anew(&mut self, now_ms: u64) {
+        let last = self.plans().last().map_or(0, |last| last.number);
+        let number = last.saturating_add(1);
+        self.segments = vec![Segment::of(number, &self.plan, now_ms, Readings::default())];
+    }
+
     /// The number of the segment that a moment belongs to; of the first one kept,
     /// where it lies before.
     pub fn segment_at(&self, at_ms: u64) -> u32 {
