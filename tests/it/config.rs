@@ -137,6 +137,10 @@ fn every_key_of_the_defaults_is_read() {
             _ if setting.path == "encryption.enabled" => continue, // needs a master key
             _ if setting.path.starts_with("server.tls.") => continue, // need each other
             _ if setting.path == "tenant.default_plan" => "basic",
+            _ if setting.path == "checkpoint.url" => "s3://bucket/prefix",
+            _ if setting.path == "checkpoint.schedule.interval" => "1h",
+            _ if setting.path == "checkpoint.schedule.components" => "cache",
+            _ if setting.path == "checkpoint.schedule.keep" => "8",
             _ if setting.path == "store.backend" => continue, // see below
             _ if setting.path == "server.max_message_bytes" => "33 MiB",
             _ if setting.path == "cache.max_value_bytes" => "19 MiB",
