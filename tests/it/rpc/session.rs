@@ -350,7 +350,10 @@ async fn a_request_that_comes_again_creates_no_other_session(#[case] kind: Kind)
     for answer in &all {
         assert_eq!(answer.as_ref().unwrap(), first);
     }
-    assert_eq!(listed(&clients, "ann").await, [first.session_id.clone()]);
+    assert_eq!(
+        listed(&clients, "ann").await,
+        std::slice::from_ref(&first.session_id)
+    );
     let other = CreateSessionRequest {
         user_id: "bob".into(),
         ..request()
