@@ -119,7 +119,7 @@ impl ChunkKey {
         owner: Owner,
     ) -> std::result::Result<Self, Trouble> {
         let vouched = tail::split(bytes, SHA);
-        if !vouched.is_some_and(|(told, sha)| sha256(told) == *sha) {
+        if vouched.is_none_or(|(told, sha)| sha256(told) != *sha) {
             return Err(Trouble::damage("its SHA-256 is not right"));
         }
         let format = super::manifest::format_of(bytes)?;

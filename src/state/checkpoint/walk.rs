@@ -170,8 +170,8 @@ impl<'a> Walk<'a> {
 /// Whether anybody could read it at that moment.
 fn is_there(of: &Pinned, item: &PinnedRecord) -> bool {
     let over = item.record.expire_ms.is_some_and(|ms| ms <= of.pin.at_ms);
-    let hidden = |hiding: &Box<dyn Hiding>| hiding.hides(&item.key.path, &item.record);
-    !over && !of.hiding.as_ref().is_some_and(hidden)
+    let hidden = |hiding: &dyn Hiding| hiding.hides(&item.key.path, &item.record);
+    !over && !of.hiding.as_deref().is_some_and(hidden)
 }
 
 fn record(item: PinnedRecord) -> Record {
