@@ -197,6 +197,7 @@ pub async fn sessions(clients: &Clients, ids: &[String]) -> Vec<Session> {
         found.push(Session {
             etag: String::new(),
             idle_expire_time: None,
+            last_active_time: None,
             ..session.session.unwrap()
         });
     }
