@@ -107,6 +107,16 @@ impl Homes {
     fn are_first(&self) -> bool {
         *self == Self::default()
     }
+
+    /// The space of the cache, where a restore has made one.
+    pub fn cache_space(&self) -> Option<Space> {
+        self.cache.map(Space::tenant)
+    }
+
+    /// The space of the sessions, where a restore has made one.
+    pub fn session_space(&self) -> Option<Space> {
+        self.sessions.map(Space::sessions)
+    }
 }
 
 /// Who answers for a tenant.

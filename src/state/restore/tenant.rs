@@ -43,22 +43,10 @@ impl Work<'_> {
     }
 }
 
-/// The spaces of these names; those of the incarnation where there is none.
-fn cache(homes: &Homes, incarnation: Incarnation) -> Space {
-    Space::tenant(homes.cache.unwrap_or(incarnation))
-}
-
-fn sessions(homes: &Homes, incarnation: Incarnation) -> Space {
-    Space::sessions(homes.sessions.unwrap_or(incarnation))
-}
-
 /// The spaces that were made for a restore.
 fn made(at: &At) -> Vec<Space> {
-    let cache = at.homes.cache.map(Space::tenant);
-    cache
-        .into_iter()
-        .chain(at.homes.sessions.map(Space::sessions))
-        .collect()
+    let cache = at.homes.cache_space();
+    cache.into_iter().chain(at.homes.session_space()).collect()
 }
 
 impl Restores {
@@ -146,8 +134,8 @@ impl Restores {
         listener.progress(progress);
         let mut counts = Counts::new();
         for (component, home) in [
-            (Component::Cache, homes.cache.map(Space::tenant)),
-            (Component::Sessions, homes.sessions.map(Space::sessions)),
+            (Component::Cache, homes.cache_space()),
+            (Component::Sessions, homes.session_space()),
         ] {
             let Some(space) = home else { continue };
             let known = step.held.versions.get(&component).copied().unwrap_or(0);
@@ -281,16 +269,9 @@ impl Restores {
         held: &mut job::Held,
     ) -> Result<Vec<Space>> {
         let mut leaves = Vec::new();
-        let homes = &live.homes;
         let pairs = [
-            (
-                at.homes.cache.map(Space::tenant),
-                cache(homes, live.incarnation),
-            ),
-            (
-                at.homes.sessions.map(Space::sessions),
-                sessions(homes, live.incarnation),
-            ),
+            (at.homes.cache_space(), live.space()),
+            (at.homes.session_space(), live.session_space()),
         ];
         for (new, old) in pairs {
             let Some(new) = new else { continue };
@@ -310,8 +291,8 @@ impl Restores {
     /// Lets the spaces of a tenant that comes back go on with its meters.
     async fn bring_meters(&self, bills: &Bills, at: &At, held: &mut job::Held) -> Result<()> {
         for (space, heritage) in [
-            (at.homes.cache.map(Space::tenant), &bills.cache),
-            (at.homes.sessions.map(Space::sessions), &bills.sessions),
+            (at.homes.cache_space(), &bills.cache),
+            (at.homes.session_space(), &bills.sessions),
         ] {
             let (Some(space), Some(heritage)) = (space, heritage) else {
                 continue;

@@ -141,7 +141,7 @@ fn drivers_stay_where_they_are_wrapped() {
 fn only_admission_opens_the_space_of_a_tenant() {
     let outside = Source::of_src().into_iter().filter(|source| {
         !source.path.starts_with("src/tenant")
-            && source.code_without_tests().contains("Space::tenant(")
+            && source.code_without_tests().contains("Space::tenant")
     });
     none(
         outside.map(|source| source.path),
