@@ -108,14 +108,12 @@ impl Homes {
         *self == Self::default()
     }
 
-    /// The space of the cache, where a restore has made one.
-    pub fn cache_space(&self) -> Option<Space> {
-        self.cache.map(Space::tenant)
-    }
-
-    /// The space of the sessions, where a restore has made one.
-    pub fn session_space(&self) -> Option<Space> {
-        self.sessions.map(Space::sessions)
+    /// The spaces of the cache and of the sessions, where a restore has made them.
+    pub fn spaces(&self) -> [Option<Space>; 2] {
+        [
+            self.cache.map(Space::tenant),
+            self.sessions.map(Space::sessions),
+        ]
     }
 }
 

@@ -109,7 +109,7 @@ impl Upload {
                 chunk.truncate(filled);
                 let sent = sent + filled as u64;
                 bar.at(sent);
-                (filled > 0).then(|| (UploadCheckpointRequest { chunk }, (file, bar, sent)))
+                (filled > 0).then_some((UploadCheckpointRequest { chunk }, (file, bar, sent)))
             },
         );
         let mut states = client.states();

@@ -105,7 +105,7 @@ impl<'a> Contents<'a> {
             .all(store, Component::Tenants, self.reader.store_key())
             .await?;
         let is_secret = |record: &Record| {
-            record.kind == Kind::Table(Table::Meta) && record.path == &b"pepper"[..]
+            record.kind == Kind::Table(Table::Meta) && record.path == b"pepper"[..]
         };
         Ok(records
             .into_iter()

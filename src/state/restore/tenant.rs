@@ -45,8 +45,7 @@ impl Work<'_> {
 
 /// The spaces that were made for a restore.
 fn made(at: &At) -> Vec<Space> {
-    let cache = at.homes.cache_space();
-    cache.into_iter().chain(at.homes.session_space()).collect()
+    at.homes.spaces().into_iter().flatten().collect()
 }
 
 impl Restores {
@@ -133,10 +132,8 @@ impl Restores {
         progress.phase = "writing";
         listener.progress(progress);
         let mut counts = Counts::new();
-        for (component, home) in [
-            (Component::Cache, homes.cache_space()),
-            (Component::Sessions, homes.session_space()),
-        ] {
+        let components = [Component::Cache, Component::Sessions];
+        for (component, home) in components.into_iter().zip(homes.spaces()) {
             let Some(space) = home else { continue };
             let known = step.held.versions.get(&component).copied().unwrap_or(0);
             let before = match &live {
@@ -269,11 +266,8 @@ impl Restores {
         held: &mut job::Held,
     ) -> Result<Vec<Space>> {
         let mut leaves = Vec::new();
-        let pairs = [
-            (at.homes.cache_space(), live.space()),
-            (at.homes.session_space(), live.session_space()),
-        ];
-        for (new, old) in pairs {
+        let old = [live.space(), live.session_space()];
+        for (new, old) in at.homes.spaces().into_iter().zip(old) {
             let Some(new) = new else { continue };
             self.tenants.fence(&old).await?;
             let seen = self.tenants.view(&new).await?;
@@ -290,10 +284,8 @@ impl Restores {
 
     /// Lets the spaces of a tenant that comes back go on with its meters.
     async fn bring_meters(&self, bills: &Bills, at: &At, held: &mut job::Held) -> Result<()> {
-        for (space, heritage) in [
-            (at.homes.cache_space(), &bills.cache),
-            (at.homes.session_space(), &bills.sessions),
-        ] {
+        let heritages = [&bills.cache, &bills.sessions];
+        for (space, heritage) in at.homes.spaces().into_iter().zip(heritages) {
             let (Some(space), Some(heritage)) = (space, heritage) else {
                 continue;
             };

@@ -6,24 +6,26 @@ use std::time::Duration;
 
 use futures::{
     FutureExt,
-    future::{BoxFuture, join_all},
+    future::{BoxFuture, join, join_all},
 };
 use riptide_persistence::{
     grpc::{Idempotency, METHODS, Method},
     proto::v1::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaRequest,
-        CreateApiKeyRequest, CreateTenantRequest, DeleteRequest, DeleteTenantRequest,
-        GetCacheStatsRequest, GetOrLeaseRequest, GetRequest, GetTenantBillingRequest,
-        GetTenantRequest, GetTenantUsageRequest, InvalidateCacheRequest, Keys, ListApiKeysRequest,
-        ListKeysRequest, ListStatementsRequest, ListTenantsRequest, PurgeTenantRequest,
-        RecordUsageRequest, ResumeTenantRequest, RevokeApiKeyRequest, RewrapDataKeysRequest,
-        RotateApiKeyRequest, RotateDataKeyRequest, SetEntry, SetRequest, SuspendTenantRequest,
-        SuspensionMode, Tenant, TouchRequest, UndeleteTenantRequest, UpdateTenantRequest,
-        WarmCacheRequest, WatchInvalidationsRequest, WhoAmIRequest,
-        invalidate_cache_request::Target,
+        CreateApiKeyRequest, CreateCheckpointRequest, CreateSessionRequest, CreateTenantRequest,
+        DeleteRequest, DeleteTenantRequest, GetCacheStatsRequest, GetOrLeaseRequest, GetRequest,
+        GetSessionRequest, GetTenantBillingRequest, GetTenantRequest, GetTenantUsageRequest,
+        InvalidateCacheRequest, Keys, ListApiKeysRequest, ListKeysRequest, ListSessionsRequest,
+        ListStatementsRequest, ListTenantsRequest, PurgeTenantRequest, RecordUsageRequest,
+        RestoreCheckpointRequest, ResumeTenantRequest, RevokeApiKeyRequest, RewrapDataKeysRequest,
+        RotateApiKeyRequest, RotateDataKeyRequest, Session, SetEntry, SetRequest,
+        SuspendTenantRequest, SuspensionMode, Tenant, TerminateSessionRequest,
+        TerminateSessionsRequest, TouchRequest, TouchSessionRequest, UndeleteTenantRequest,
+        UpdateSessionRequest, UpdateTenantRequest, WarmCacheRequest, WatchInvalidationsRequest,
+        WhoAmIRequest, create_checkpoint_response, invalidate_cache_request::Target,
     },
 };
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::{
     rpc::encryption::master,
@@ -33,8 +35,22 @@ use crate::{
 /// What no call takes: beyond it, it hangs.
 const HANG: Duration = Duration::from_secs(30);
 
-/// What is answered from memory alone.
-const WITHOUT_STORE: [&str; 4] = ["GetConfig", "GetServerInfo", "ReloadConfig", "WatchConfig"];
+/// What is answered from memory, or from the object store of checkpoints.
+const WITHOUT_STORE: [&str; 10] = [
+    "GetConfig",
+    "GetServerInfo",
+    "ReloadConfig",
+    "WatchConfig",
+    "DeleteCheckpoint",
+    "DownloadCheckpoint",
+    "GetCheckpoint",
+    "ListCheckpoints",
+    "UploadCheckpoint",
+    "VerifyCheckpoint",
+];
+
+/// What cannot be made again once it has happened, and is tried by itself.
+const ONCE: [&str; 3] = ["CreateCheckpoint", "RestoreCheckpoint", "TerminateSession"];
 
 /// A well-formed call on a tenant of its own, to be made any number of times.
 struct Call {
@@ -112,6 +128,15 @@ async fn calls(server: &Server) -> Vec<Call> {
             call!(@ cache $rpc tenant_id tenant caller key_id
                 $request { $($field: $value,)* ..Default::default() });
         }};
+        (state.$rpc:ident(|$session_id:ident| $request:expr)) => {{
+            let tenant_id = concat!("of-", stringify!($rpc)).replace('_', "-").leak();
+            let tenant_id: &'static str = tenant_id;
+            let tenant = server.tenant(tenant_id).await.clients;
+            #[allow(unused_variables)]
+            let $session_id = session(&tenant).await;
+            let caller = tenant.clone();
+            call!(@ state $rpc tenant_id tenant caller key_id $request);
+        }};
         // By the admin.
         (admin.$rpc:ident(|$id:ident, $key_id:ident| $request:expr)) => {{
             let $id: &'static str = concat!("of-", stringify!($rpc)).replace('_', "-").leak();
@@ -161,6 +186,36 @@ async fn calls(server: &Server) -> Vec<Call> {
         };
         call!(@ cache warm_cache tenant_id tenant caller key_id futures::stream::iter([first]));
     }
+
+    call!(state.create_session(|_id| CreateSessionRequest {
+        user_id: "u".into(),
+        request_id: request_id(),
+        ..Default::default()
+    }));
+    call!(state.get_session(|id| GetSessionRequest {
+        session_id: id.clone(),
+        ..Default::default()
+    }));
+    call!(state.update_session(|id| UpdateSessionRequest {
+        session: Some(Session {
+            session_id: id.clone(),
+            attributes: [("device".to_owned(), "phone".to_owned())].into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }));
+    call!(state.touch_session(|id| TouchSessionRequest {
+        session_id: id.clone(),
+        ..Default::default()
+    }));
+    call!(state.list_sessions(|_id| ListSessionsRequest {
+        user_id: "u".into(),
+        ..Default::default()
+    }));
+    call!(state.terminate_sessions(|_id| TerminateSessionsRequest {
+        user_id: "u".into(),
+        ..Default::default()
+    }));
 
     call!(admin.get_tenant(|id, _key| GetTenantRequest {
         tenant_id: id.into()
@@ -273,6 +328,56 @@ async fn calls(server: &Server) -> Vec<Call> {
     calls
 }
 
+async fn session(clients: &Clients) -> String {
+    let request = CreateSessionRequest {
+        user_id: "u".into(),
+        ..Default::default()
+    };
+    let answer = clients.state.clone().create_session(request).await;
+    answer.unwrap().into_inner().session.unwrap().session_id
+}
+
+/// A checkpoint of what there is.
+async fn checkpoint(server: &Server) -> String {
+    let request = CreateCheckpointRequest::default();
+    let taken = server.admin().state.create_checkpoint(request).await;
+    let mut events = taken.unwrap().into_inner();
+    while let Some(told) = events.message().await.unwrap() {
+        if let Some(create_checkpoint_response::Event::Checkpoint(checkpoint)) = told.event {
+            return checkpoint.checkpoint_id;
+        }
+    }
+    panic!("no checkpoint at the end");
+}
+
+/// How a call ends that answers with a stream, or in it.
+async fn refused<T>(answer: Result<Response<Streaming<T>>, Status>) -> Status {
+    let mut events = match answer {
+        Ok(events) => events.into_inner(),
+        Err(status) => return status,
+    };
+    loop {
+        match events.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it went through"),
+            Err(status) => return status,
+        }
+    }
+}
+
+/// Whether this is an answer of a service whose store stands still.
+fn sound(idempotency: Idempotency, status: &Status) -> bool {
+    let reason = reason(status);
+    match status.code() {
+        Code::Unavailable => reason == "STORE_UNAVAILABLE",
+        Code::DeadlineExceeded => {
+            reason == "DEADLINE_EXCEEDED"
+                || reason == "OUTCOME_UNKNOWN" && idempotency != Idempotency::NoSideEffects
+        }
+        _ => false,
+    }
+}
+
 async fn api_keys(server: &Server, tenant_id: &str) -> usize {
     let request = ListApiKeysRequest {
         tenant_id: tenant_id.into(),
@@ -295,26 +400,55 @@ async fn every_rpc_ends_by_its_deadline_and_writes_once() {
     let calls = calls(&server).await;
     let mut made: Vec<_> = calls.iter().map(|call| call.method.name).collect();
     made.extend(WITHOUT_STORE);
+    made.extend(ONCE);
     made.sort_unstable();
     let mut all: Vec<_> = METHODS.iter().map(|method| method.name).collect();
     all.sort_unstable();
     assert_eq!(made, all, "an RPC is not tried here");
 
+    let of_session = server.tenant("of-terminate-session").await.clients;
+    let session_id = session(&of_session).await;
+    let checkpoint_id = checkpoint(&server).await;
+
     server.redis().unwrap().freeze();
     let ended = tokio::time::timeout(HANG, join_all(calls.iter().map(Call::refused)));
     let ended = ended.await.expect("a call hangs on a frozen store");
     for (call, status) in calls.iter().zip(ended) {
-        let reason = reason(&status);
-        let sound = match status.code() {
-            Code::Unavailable => reason == "STORE_UNAVAILABLE",
-            Code::DeadlineExceeded => {
-                reason == "DEADLINE_EXCEEDED"
-                    || reason == "OUTCOME_UNKNOWN"
-                        && call.method.idempotency != Idempotency::NoSideEffects
-            }
-            _ => false,
-        };
+        let sound = sound(call.method.idempotency, &status);
         assert!(sound, "{}: {status:?}", call.method.name);
+    }
+    let mut of_session = of_session.state.clone();
+    let terminated = of_session.terminate_session(TerminateSessionRequest {
+        session_id,
+        ..Default::default()
+    });
+    let taken = server.admin().state;
+    let taken = async move {
+        refused(
+            taken
+                .clone()
+                .create_checkpoint(CreateCheckpointRequest::default())
+                .await,
+        )
+        .await
+    };
+    let restored = server.admin().state;
+    let request = RestoreCheckpointRequest {
+        checkpoint_id,
+        ..Default::default()
+    };
+    let restored = async move { refused(restored.clone().restore_checkpoint(request).await).await };
+    let ended = tokio::time::timeout(HANG, join(terminated, join(taken, restored))).await;
+    let (terminated, (taken, restored)) = ended.expect("a call hangs on a frozen store");
+    for status in [
+        terminated.expect_err("it was acknowledged"),
+        taken,
+        restored,
+    ] {
+        assert!(
+            sound(Idempotency::IdempotencyUnknown, &status),
+            "{status:?}"
+        );
     }
 
     // What had been sent is done now, if at all.

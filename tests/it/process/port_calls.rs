@@ -194,7 +194,7 @@ async fn an_rpc_costs_what_the_budget_allows(#[case] kind: Kind) {
     assert_cost!(tenant.cache.batch_delete, COMMIT, batch);
     assert_cost!(tenant.cache.list_keys, LIST, |_| ListKeysRequest::default());
 
-    // Entries of a message are one commit up to 250, keys one read up to 50.
+    // Entries of a message are one commit up to 100, keys one read up to 25.
     let stored = |_| {
         let message = WarmCacheRequest {
             entries: entries().collect(),
@@ -210,7 +210,7 @@ async fn an_rpc_costs_what_the_budget_allows(#[case] kind: Kind) {
         };
         futures::stream::iter([message])
     };
-    assert_cost!(tenant.cache.warm_cache, Calls { read: 2, ..NONE }, pulled);
+    assert_cost!(tenant.cache.warm_cache, Calls { read: 4, ..NONE }, pulled);
 
     let invalidation = |target: Target| {
         move |_| InvalidateCacheRequest {

@@ -81,7 +81,10 @@ impl Stage {
     pub fn holding(&self, text: &str) -> usize {
         let Some(redis) = &self.redis else {
             let files = std::fs::read_dir(self.folder.path()).unwrap();
-            let files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+            // The folder of checkpoints is beside the store's file, and not its own.
+            let files = files.map(|file| file.unwrap().path());
+            let files = files.filter(|path| path.is_file());
+            let files = files.map(|path| std::fs::read(path).unwrap());
             return files.filter(|bytes| holds(bytes, text.as_bytes())).count();
         };
         let script = "local found = 0

@@ -104,6 +104,6 @@ async fn one_that_is_full_is_told_of_and_nothing_is_left() {
     assert!(status.message().contains("object store"), "{status:?}");
     // Neither a checkpoint nor a part of one.
     let listed = list_by(&admin).await;
-    assert_eq!(listed, [small.clone()]);
+    assert_eq!(listed, std::slice::from_ref(&small));
     assert!(verify_by(&admin, &small.checkpoint_id).await.unwrap().valid);
 }

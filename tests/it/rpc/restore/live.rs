@@ -69,7 +69,7 @@ async fn no_write_is_lost_that_comes_after_one_that_is_kept(#[case] kind: Kind) 
     assert_eq!(held.keys().filter(|key| key.contains(":key:")).count(), 300);
     for (name, acknowledged) in found {
         let kept = |n: &u64| held.contains_key(&format!("default:{name}:{n:06}"));
-        let first = acknowledged.iter().position(|n| kept(n));
+        let first = acknowledged.iter().position(&kept);
         let first = first.expect("it wrote after the restore");
         let lost: Vec<_> = acknowledged[first..].iter().filter(|n| !kept(n)).collect();
         assert_eq!(lost, Vec::<&u64>::new(), "{name}");

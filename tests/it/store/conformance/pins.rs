@@ -74,7 +74,7 @@ impl Walk {
         Ok(!self.ended)
     }
 
-    pub async fn to_the_end(mut self, store: &Handle) -> Self {
+    pub async fn walked(mut self, store: &Handle) -> Self {
         while self.step(store).await {}
         self
     }
@@ -94,7 +94,7 @@ pub async fn kept(store: &Handle, space: &Space, keep: Keep) -> Pin {
 /// What a pin of one space yields, as keys and values.
 async fn whole(store: &Handle, pin: &Pin) -> BTreeMap<Key, PinnedRecord> {
     let walk = Walk::over(std::slice::from_ref(pin), &Table::ALL, 7);
-    let mut walk = walk.to_the_end(store).await;
+    let mut walk = walk.walked(store).await;
     assert_eq!(walk.lost, [0; 0]);
     walk.found.remove(0)
 }
@@ -107,7 +107,7 @@ fn values(found: &BTreeMap<Key, PinnedRecord>) -> BTreeMap<Key, Bytes> {
 /// Whether a pin is lost, as a walk over it says.
 pub async fn is_lost(store: &Handle, pin: &Pin) -> bool {
     let walk = Walk::over(std::slice::from_ref(pin), &Table::ALL, 1000);
-    let walk = walk.to_the_end(store).await;
+    let walk = walk.walked(store).await;
     assert!(walk.lost.is_empty() || walk.lost == [0]);
     !walk.lost.is_empty()
 }
@@ -201,7 +201,7 @@ pub async fn a_pinned_space_is_read_as_it_was(store: &Handle) {
         "as often as it is read"
     );
     let jobs = Walk::over(std::slice::from_ref(&pin), &[Table::Job], 1000);
-    let jobs = jobs.to_the_end(store).await;
+    let jobs = jobs.walked(store).await;
     assert_eq!(jobs.found[0].len(), 20, "only the tables asked for");
 
     // The space itself is as if nobody had looked.
@@ -235,7 +235,7 @@ pub async fn a_pin_counts_what_it_yields(store: &Handle) {
     let half = (0..150).map(|number| Write::delete(entry(format!("{number}"))));
     applied(store, &space, Batch::of(half.collect::<Vec<_>>())).await;
     let walk = Walk::over(std::slice::from_ref(&pin), &[Table::Entry], 100);
-    let found = walk.to_the_end(store).await.found.remove(0);
+    let found = walk.walked(store).await.found.remove(0);
     let bytes = found
         .values()
         .map(|item| charge(&item.key.path, item.record.value.len()));
@@ -252,7 +252,7 @@ pub async fn a_pin_counts_what_it_yields(store: &Handle) {
             .record
             .expire_ms
             .map(|end| end.abs_diff(pin.at_ms + 600_000) < 60_000);
-        assert_eq!(end, (number % 3 > 0).then_some(true), "{item:?}");
+        assert_eq!(end, (!number.is_multiple_of(3)).then_some(true), "{item:?}");
         let (Some(end), Some(counts)) = (item.record.expire_ms, item.counts_until_ms) else {
             assert_eq!((number % 3, item.counts_until_ms), (0, None));
             continue;
@@ -311,7 +311,7 @@ pub async fn what_is_swept_stays_pinned(store: &Handle) {
     };
     assert_eq!(reclaim_all(store, &space, sweep).await, 200);
     assert_eq!(counted(store, &space).await, (0, 0));
-    assert_eq!(values(&walk.to_the_end(store).await.found[0]), before);
+    assert_eq!(values(&walk.walked(store).await.found[0]), before);
     assert_eq!(values(&whole(store, &pin).await), before);
     store.unpin(&pin).await.unwrap();
     assert_agrees(store, &space).await;
@@ -366,7 +366,7 @@ pub async fn a_touched_record_has_its_former_end(store: &Handle) {
         walk,
         Walk::over(std::slice::from_ref(&pin), &Table::ALL, 1000),
     ] {
-        let found = walk.to_the_end(store).await.found.remove(0);
+        let found = walk.walked(store).await.found.remove(0);
         let found = found
             .into_iter()
             .map(|(key, item)| (key, (item.record.expire_ms, item.record.version)));
@@ -465,7 +465,7 @@ pub async fn a_removed_space_has_no_pin(store: &Handle) {
     walk.step(store).await;
     write(store, &space, Write::delete(entry("1"))).await;
     applied(store, &space, stepping(Step::Remove)).await;
-    let walk = walk.to_the_end(store).await;
+    let walk = walk.walked(store).await;
     assert_eq!(walk.lost, [0]);
     assert_eq!(walk.found[1].len(), 50, "the other is whole");
     assert_eq!(
@@ -561,7 +561,7 @@ pub async fn large_values_are_pinned_whole(store: &Handle) {
         write(store, &space, Write::put(key.clone(), large(9, 6 << 20))).await;
         write(store, &space, Write::delete(key)).await;
     }
-    let walk = walk.to_the_end(store).await;
+    let walk = walk.walked(store).await;
     assert!(values(&walk.found[0]) == before, "whole, as they were");
     store.unpin(&pin).await.unwrap();
 }
@@ -696,7 +696,7 @@ pub async fn many_writers_beside_a_walk_change_nothing(store: &Handle) {
         let pin = pinned(store, &space).await;
         walks.push(
             Walk::over(std::slice::from_ref(&pin), &Table::ALL, 20)
-                .to_the_end(store)
+                .walked(store)
                 .await,
         );
         store.unpin(&pin).await.unwrap();

@@ -85,7 +85,7 @@ pub async fn what_is_due_when_a_fenced_space_goes_keeps_the_fence(store: &Handle
     let space = space();
     // More buckets than one script uncounts.
     let writes = (0..200)
-        .map(|n| Write::put(entry(&format!("k{n}")), "v").expiring(Expiry::AfterMs(1 + 50 * n)));
+        .map(|n| Write::put(entry(format!("k{n}")), "v").expiring(Expiry::AfterMs(1 + 50 * n)));
     applied(store, &space, Batch::of(writes)).await;
     applied(store, &space, stepping(Step::Fence)).await;
     while counted(store, &space).await.0 > 0 {
