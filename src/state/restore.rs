@@ -3,10 +3,10 @@
 //!
 //! A restore is a job in the registry, claimed by the replica that works on it and
 //! renewed while it does; whoever finds a claim that is over takes the job and goes on
-//! ([`job`]). Before anything changes, the plan is made ([`plan`]), every chunk that it
+//! (`job`). Before anything changes, the plan is made (`plan`), every chunk that it
 //! needs is read and compared with the manifest, and what is to be replaced goes into a
 //! checkpoint of its own. Then one tenant after the other is filled into new spaces
-//! ([`fill`]), counted, and moved there in one commit (see `tenant::restoration`). So a
+//! (`fill`), counted, and moved there in one commit (see `tenant::restoration`). So a
 //! tenant is wholly as it was or wholly as it is in the checkpoint, whatever ends the
 //! work and when.
 

@@ -27,7 +27,7 @@ pub struct Update {
     pub attributes: BTreeMap<String, String>,
     /// How long it lives without activity.
     pub idle_ms: Option<u64>,
-    /// Which of these are set; see [`Mask`].
+    /// Which of these are set; see `update_mask` of the request.
     pub mask: Vec<String>,
     /// Check everything and write nothing.
     pub validate_only: bool,
