@@ -40,6 +40,39 @@ enum Path {
 const ALLOWED: &str = "allowed are display_name, plan, owner, owner.<field>, labels, labels.<key>, settings, \
      settings.<key>, quotas, quotas.<metric>, quotas.custom.<metric>, quotas.modes.<metric>, delete_protection, and * alone";
 
+/// The paths of a mask as `parse` knows them.
+///
+/// # Errors
+/// [`Error::InvalidFieldMask`] naming every path that is not known, and what is
+/// allowed.
+pub fn known<P>(
+    paths: &[String],
+    parse: impl Fn(&str) -> Option<P>,
+    allowed: &str,
+) -> Result<Vec<P>> {
+    let mut known = Vec::with_capacity(paths.len());
+    let mut unknown = Vec::new();
+    for (at, path) in paths.iter().enumerate() {
+        let Some(path) = parse(path) else {
+            let mut description = format!("{path:?} is no field that can be changed");
+            // What is allowed is told once: a status has room for so much.
+            if unknown.is_empty() {
+                description.push_str("; ");
+                description.push_str(allowed);
+            }
+            let field = format!("update_mask.paths[{at}]");
+            unknown.push(Violation::new(field, description));
+            continue;
+        };
+        known.push(path);
+    }
+    if unknown.is_empty() {
+        Ok(known)
+    } else {
+        Err(Error::InvalidFieldMask(unknown))
+    }
+}
+
 impl Mask {
     /// Reads a mask. `*` means every field; an empty mask the fields that
     /// `profile` sets.
@@ -51,29 +84,7 @@ impl Mask {
         match paths {
             [] => Ok(Self::of_set_fields(profile)),
             [star] if star == "*" => Ok(Self::all()),
-            paths => {
-                let mut known = Vec::with_capacity(paths.len());
-                let mut unknown = Vec::new();
-                for (at, path) in paths.iter().enumerate() {
-                    match Path::parse(path) {
-                        Some(path) => known.push(path),
-                        // What is allowed is told once: a status has room for so much.
-                        None if unknown.is_empty() => unknown.push(Violation::new(
-                            format!("update_mask.paths[{at}]"),
-                            format!("{path:?} is no field that can be changed; {ALLOWED}"),
-                        )),
-                        None => unknown.push(Violation::new(
-                            format!("update_mask.paths[{at}]"),
-                            format!("{path:?} is no field that can be changed"),
-                        )),
-                    }
-                }
-                if unknown.is_empty() {
-                    Ok(Self(known))
-                } else {
-                    Err(Error::InvalidFieldMask(unknown))
-                }
-            }
+            paths => Ok(Self(known(paths, Path::parse, ALLOWED)?)),
         }
     }
 

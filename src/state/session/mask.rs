@@ -3,8 +3,8 @@
 
 use super::{Session, Update};
 use crate::{
-    error::{Error, Result, Violation},
-    tenant::mask::{find, names_of, set, unquoted},
+    error::Result,
+    tenant::mask::{find, known, names_of, set, unquoted},
 };
 
 enum Path {
@@ -37,29 +37,10 @@ impl Mask {
         let all = match &update.mask[..] {
             [] => false,
             [star] if star == "*" => true,
-            paths => return Self::parse(paths),
+            paths => return Ok(Self(known(paths, Path::parse, ALLOWED)?)),
         };
         let set = fields.into_iter().filter(|(set, _)| all || *set);
         Ok(Self(set.map(|(_, path)| path).collect()))
-    }
-
-    fn parse(paths: &[String]) -> Result<Self> {
-        let mut known = Vec::with_capacity(paths.len());
-        let mut unknown = Vec::new();
-        for (at, path) in paths.iter().enumerate() {
-            match Path::parse(path) {
-                Some(path) => known.push(path),
-                None => unknown.push(Violation::new(
-                    format!("update_mask.paths[{at}]"),
-                    format!("{path:?} is no field that can be changed; {ALLOWED}"),
-                )),
-            }
-        }
-        if unknown.is_empty() {
-            Ok(Self(known))
-        } else {
-            Err(Error::InvalidFieldMask(unknown))
-        }
     }
 
     /// Sets the masked fields of a session to what the update has; what it does not have

@@ -22,13 +22,13 @@ use riptide_persistence::{
         SuspendTenantRequest, SuspensionMode, Tenant, TerminateSessionRequest,
         TerminateSessionsRequest, TouchRequest, TouchSessionRequest, UndeleteTenantRequest,
         UpdateSessionRequest, UpdateTenantRequest, WarmCacheRequest, WatchInvalidationsRequest,
-        WhoAmIRequest, create_checkpoint_response, invalidate_cache_request::Target,
+        WhoAmIRequest, invalidate_cache_request::Target,
     },
 };
 use tonic::{Code, Response, Status, Streaming};
 
 use crate::{
-    rpc::encryption::master,
+    rpc::{encryption::master, restore::checkpoint},
     server::{Clients, Kind, Server, reason},
 };
 
@@ -337,19 +337,6 @@ async fn session(clients: &Clients) -> String {
     answer.unwrap().into_inner().session.unwrap().session_id
 }
 
-/// A checkpoint of what there is.
-async fn checkpoint(server: &Server) -> String {
-    let request = CreateCheckpointRequest::default();
-    let taken = server.admin().state.create_checkpoint(request).await;
-    let mut events = taken.unwrap().into_inner();
-    while let Some(told) = events.message().await.unwrap() {
-        if let Some(create_checkpoint_response::Event::Checkpoint(checkpoint)) = told.event {
-            return checkpoint.checkpoint_id;
-        }
-    }
-    panic!("no checkpoint at the end");
-}
-
 /// How a call ends that answers with a stream, or in it.
 async fn refused<T>(answer: Result<Response<Streaming<T>>, Status>) -> Status {
     let mut events = match answer {
@@ -408,7 +395,7 @@ async fn every_rpc_ends_by_its_deadline_and_writes_once() {
 
     let of_session = server.tenant("of-terminate-session").await.clients;
     let session_id = session(&of_session).await;
-    let checkpoint_id = checkpoint(&server).await;
+    let checkpoint_id = checkpoint(&server.admin(), &[]).await;
 
     server.redis().unwrap().freeze();
     let ended = tokio::time::timeout(HANG, join_all(calls.iter().map(Call::refused)));
