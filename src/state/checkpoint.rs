@@ -15,7 +15,8 @@
 //! The manifest is written last and where none is, so a checkpoint is whole or it is
 //! none: what is left of one that was cut off lacks it. Nothing that was written is
 //! changed afterwards, but for the keys of tenants that are purged: those are removed,
-//! and with them all that the checkpoint held of them.
+//! and with them all that the checkpoint held of them. An object `purged/<incarnation>`
+//! beside the checkpoints sees to it that a copy from elsewhere does not bring them back.
 //!
 //! To read one: [`Reader::open`], [`Reader::index`], then for each tenant
 //! [`Reader::key`] and those blocks of [`Held::chunks_of`] that it [has](Held::has), of

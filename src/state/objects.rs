@@ -13,6 +13,7 @@
 //! Every call ends within [`PATIENCE`], whatever becomes of the store.
 
 mod fault;
+mod purged;
 
 use std::{fmt, path::PathBuf, sync::Arc, sync::OnceLock, time::Duration};
 

@@ -3,7 +3,7 @@
 //! before, nothing is left. It does not know who sends.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use crate::{
         },
         objects::Objects,
     },
+    store::Incarnation,
     tenant::Masters,
 };
 
@@ -83,6 +84,7 @@ struct Known {
     manifest: Option<(Bytes, Manifest)>,
     index: Option<BTreeMap<Owner, Held>>,
     chunks: BTreeSet<u32>,
+    purged: Option<HashSet<Incarnation>>,
 }
 
 impl Taking<'_> {
@@ -214,6 +216,12 @@ impl Taking<'_> {
                 if held.is_none_or(|held| held.key_check != key.check()) {
                     return Err(self.damaged(part, "it is another key than the index's"));
                 }
+                if let Owner::Tenant(life) = owner
+                    && self.purged().await?.contains(&life)
+                {
+                    // Nobody is to read what the checkpoint holds of it again.
+                    return Ok(());
+                }
             }
             Part::Chunk(number) => {
                 let manifest = self.known.manifest.as_ref().map(|(_, manifest)| manifest);
@@ -231,6 +239,14 @@ impl Taking<'_> {
         self.wrote = true;
         self.objects.put(&id, part, bytes).await?;
         Ok(())
+    }
+
+    /// The tenants that were purged, as known when the first key came.
+    async fn purged(&mut self) -> Result<&HashSet<Incarnation>> {
+        if self.known.purged.is_none() {
+            self.known.purged = Some(self.objects.purged().await?);
+        }
+        Ok(self.known.purged.get_or_insert_default())
     }
 
     async fn finish(&mut self) -> Result<CheckpointId> {

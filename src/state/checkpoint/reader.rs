@@ -1,9 +1,10 @@
 //! A checkpoint that is read: nothing of it is believed before its manifest's MAC and
 //! the SHA-256 of each part are right. It does not know what is done with what it holds.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 
 use super::{
     Block, CheckpointId, ChunkKey, Held, Manifest, Owner, Part, Place, Trouble, chunk, manifest,
@@ -11,6 +12,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     state::objects::Objects,
+    store::Incarnation,
     tenant::data_key::Masters,
 };
 
@@ -24,6 +26,8 @@ pub struct Reader {
     /// Bytes of the manifest.
     bytes: u64,
     key: ChunkKey,
+    /// The tenants that were purged, as known when the first key was asked for.
+    purged: OnceCell<HashSet<Incarnation>>,
 }
 
 impl Reader {
@@ -58,6 +62,7 @@ impl Reader {
             sha256: chunk::sha256(&bytes),
             bytes: bytes.len() as u64,
             key,
+            purged: OnceCell::new(),
         })
     }
 
@@ -91,8 +96,8 @@ impl Reader {
             .map_err(|trouble| trouble.of(&self.id, Part::Index))
     }
 
-    /// The key of what it holds of an owner; `None` where that is gone, because the
-    /// tenant was purged.
+    /// The key of what it holds of an owner; `None` where the tenant was purged: then it
+    /// is gone, and one that was brought back from elsewhere is not looked at.
     ///
     /// # Errors
     /// [`Error::CheckpointCorrupt`], [`Error::CheckpointIncompatible`]; those of the
@@ -106,12 +111,22 @@ impl Reader {
                 Owner::Tenant(_) => Ok(None),
             };
         };
+        if let Owner::Tenant(life) = held.owner
+            && self.purged().await?.contains(&life)
+        {
+            return Ok(None);
+        }
         let key = ChunkKey::decode(&bytes, masters, &self.id, held.owner).map_err(told)?;
         if key.check() == held.key_check {
             Ok(Some(key))
         } else {
             Err(told(Trouble::damage("it is another key than the index's")))
         }
+    }
+
+    async fn purged(&self) -> Result<&HashSet<Incarnation>> {
+        let asked = self.purged.get_or_try_init(|| self.objects.purged());
+        Ok(asked.await?)
     }
 
     /// The store's own key, which opens what it holds of the store itself.

@@ -220,11 +220,14 @@ impl Checkpoints {
         })
     }
 
-    /// Removes a tenant's key from every checkpoint. False while there is one that is not
-    /// whole: whoever takes it may be about to put a key there.
+    /// Removes a tenant's key from every checkpoint, and notes that it was purged, for
+    /// copies that come back. False while there is one that is not whole: whoever takes
+    /// it may be about to put a key there.
     async fn make_unreadable(&self, life: Incarnation) -> Result<bool> {
         let mut last = true;
         let objects = &self.vault.objects;
+        // First, so that whoever uploads a key looks after putting it.
+        objects.note_purged(life).await?;
         for id in objects.checkpoints().await? {
             objects.remove(&id, Part::Key(Owner::Tenant(life))).await?;
             last &= objects.get(&id, Part::Manifest).await?.is_some();

@@ -3,8 +3,9 @@
 use std::fs;
 
 use riptide_persistence::proto::v1::{
-    DownloadCheckpointRequest, ListCheckpointsRequest, UploadCheckpointRequest,
-    UploadCheckpointResponse,
+    DeleteCheckpointRequest, DeleteTenantRequest, DownloadCheckpointRequest,
+    ListCheckpointsRequest, PurgeTenantRequest, UploadCheckpointRequest, UploadCheckpointResponse,
+    VerifyCheckpointRequest,
 };
 
 use super::*;
@@ -77,6 +78,70 @@ async fn an_archive_restores_elsewhere(#[case] kind: Kind) {
         })
         .await;
     assert_eq!(reason(&none.unwrap_err()), "CHECKPOINT_NOT_FOUND");
+}
+
+/// An archive, and a copy of the folder, that were carried away before the purge.
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purged_tenant_does_not_come_back_from_elsewhere(#[case] kind: Kind) {
+    let stage = Stage::new(kind);
+    let server = stage.serve().await;
+    fill(&server.tenant("acme").await.clients, 3, 1).await;
+    fill(&server.tenant("other").await.clients, 3, 1).await;
+    let id = checkpoint(&server.admin(), &ALL).await;
+    let archive = download(&server.admin(), &id).await;
+    let folder = stage.checkpoints.path().join(&id);
+    let keys = || {
+        let files = fs::read_dir(&folder).unwrap().map(|file| file.unwrap());
+        let keys = files.filter(|file| file.file_name().to_string_lossy().starts_with("key-"));
+        keys.map(|file| (file.path(), fs::read(file.path()).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let carried = keys();
+    let mut admin = server.admin();
+    let delete = DeleteTenantRequest {
+        tenant_id: "acme".into(),
+        ..Default::default()
+    };
+    admin.tenant.delete_tenant(delete).await.unwrap();
+    let purge = PurgeTenantRequest {
+        tenant_id: "acme".into(),
+        ..Default::default()
+    };
+    admin.tenant.purge_tenant(purge).await.unwrap();
+    while keys().len() == carried.len() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let delete = DeleteCheckpointRequest {
+        checkpoint_id: id.clone(),
+        ..Default::default()
+    };
+    admin.state.delete_checkpoint(delete).await.unwrap();
+
+    upload(&admin, &archive).await.unwrap();
+    assert_eq!(keys().len(), carried.len() - 1);
+    for copied in [false, true] {
+        if copied {
+            for (path, bytes) in &carried {
+                fs::write(path, bytes).unwrap();
+            }
+        }
+        let verify = VerifyCheckpointRequest {
+            checkpoint_id: id.clone(),
+        };
+        let verified = admin.state.verify_checkpoint(verify).await.unwrap();
+        let verified = verified.into_inner();
+        assert!(verified.valid, "{verified:?}");
+        assert_eq!(verified.purged_tenants, ["acme"]);
+        let (plan, result) = restore(&admin, asked(&id, RestoreConflict::Replace))
+            .await
+            .unwrap();
+        assert_eq!(step(&plan, "acme").why, "purged");
+        let result = result.unwrap();
+        assert_eq!((result.replaced, result.skipped), (1, 1));
+    }
 }
 
 #[rstest]
