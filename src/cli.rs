@@ -9,6 +9,7 @@ mod failure;
 mod health;
 mod json;
 mod key;
+mod manual;
 mod output;
 mod plot;
 mod quota;
@@ -22,7 +23,7 @@ mod tenant;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::client::Global;
 
@@ -82,6 +83,15 @@ enum Command {
     /// Let a server read its configuration anew.
     #[command(subcommand)]
     State(state::Command),
+    /// Print a script that lets a shell complete these commands and their options.
+    Completions(manual::Completions),
+    /// Print the manual page, or write one for each command.
+    Man(manual::Manual),
+}
+
+/// The commands with their options, as `--help` tells them.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Does what the arguments of this process say; the exit code is the answer.
@@ -100,6 +110,8 @@ pub fn run() -> ExitCode {
         Command::Whoami => client::run(server_info::whoami(&global)),
         Command::State(command) => client::run(command.run(&global)),
         Command::Info => client::run(server_info::info(&global)),
+        Command::Completions(completions) => completions.run(self::command()),
+        Command::Man(manual) => manual.run(self::command(), &global),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,11 +8,13 @@ mod commands;
 mod encryption;
 mod export;
 mod invalidate;
+mod manual;
 mod metering;
 mod reload;
 mod serving;
 mod session;
 mod stand_in;
+mod tour;
 mod warm;
 mod watch;
 

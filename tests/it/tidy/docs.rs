@@ -1,5 +1,9 @@
-//! The documents agree with the code: every setting and every reason an error
+//! The documents agree with the code: every RPC, setting, command and reason an error
 //! can have is explained, and nothing else is. It does not judge the prose.
+
+mod api;
+mod commands;
+mod links;
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
@@ -7,7 +11,7 @@ use riptide_persistence::config::{DEFAULTS, Effect, effect};
 
 use super::{
     none,
-    source::{Source, read, words},
+    source::{Source, exists, read, words},
 };
 
 /// Where the settings are explained.
@@ -17,18 +21,36 @@ const ERRORS: &str = "docs/errors.md";
 
 #[test]
 fn every_setting_is_documented() {
-    let document = configuration();
+    agrees(
+        CONFIGURATION,
+        &configuration(),
+        "src/config/default.yaml",
+        "every_setting_is_documented",
+    );
+}
+
+/// Holds a document against what it is made of, by this test; writes it anew where
+/// REGENERATE is set.
+fn agrees(path: &str, document: &str, made_of: &str, by: &str) {
     if env::var_os("REGENERATE").is_some() {
-        fs::write(
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIGURATION),
-            &document,
-        )
-        .unwrap();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, document).unwrap();
     }
-    assert_eq!(
-        read(CONFIGURATION),
-        document,
-        "{CONFIGURATION} is made of src/config/default.yaml: REGENERATE=1 cargo test --test it every_setting_is_documented"
+    let there = if exists(path) {
+        read(path)
+    } else {
+        String::new()
+    };
+    let line = there
+        .lines()
+        .zip(document.lines())
+        .position(|(there, made)| there != made);
+    assert!(
+        there == document,
+        "{path} is made of {made_of}, and is not what that says now, from line {} on: \
+         REGENERATE=1 cargo test --test it {by}",
+        line.unwrap_or(0) + 1
     );
 }
 
@@ -149,14 +171,14 @@ fn configuration() -> String {
     for line in lines() {
         if line.keys.len() == 1 {
             document.push_str(&format!(
-                "\n## {}\n\n{}\n\n| setting | default | changed by | meaning |\n|---|---|---|---|\n",
+                "\n## {}\n\n{}\n\n| setting | environment | default | changed by | meaning |\n|---|---|---|---|---|\n",
                 line.keys[0], line.comment
             ));
         } else if line.value.is_empty() {
             // A group inside a section: its comment stands where its settings begin.
             if !line.comment.is_empty() {
                 document.push_str(&format!(
-                    "| `{}.` | | | {} |\n",
+                    "| `{}.` | | | | {} |\n",
                     line.keys.join("."),
                     cell(&line.comment)
                 ));
@@ -170,7 +192,8 @@ fn configuration() -> String {
             let path = line.keys.join(".");
             let needs = effect(&path).map_or("", Effect::name);
             document.push_str(&format!(
-                "| `{path}` | {default} | {needs} | {} |\n",
+                "| `{path}` | `{}` | {default} | {needs} | {} |\n",
+                variable(&line.keys),
                 cell(&line.comment)
             ));
         }
@@ -178,6 +201,26 @@ fn configuration() -> String {
     document
 }
 
+/// The environment variable of a setting.
+fn variable(keys: &[String]) -> String {
+    format!(
+        "PERSISTENCE_{}",
+        keys.join("__").to_uppercase().replace('-', "_")
+    )
+}
+
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|")
+    escaped(text).replace('|', "\\|")
+}
+
+/// Without what Markdown would take for HTML, outside of backticks.
+fn escaped(text: &str) -> String {
+    let pieces = text
+        .split('`')
+        .enumerate()
+        .map(|(index, piece)| match index % 2 {
+            0 => piece.replace('<', "&lt;"),
+            _ => piece.to_owned(),
+        });
+    pieces.collect::<Vec<_>>().join("`")
 }

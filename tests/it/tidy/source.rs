@@ -70,6 +70,30 @@ pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// Whether there is such a file or folder.
+pub fn exists(path: &str) -> bool {
+    root().join(path).exists()
+}
+
+/// The documents of the repository, wherever they lie; not those of packages that
+/// were installed, nor what was built.
+pub fn documents() -> Vec<String> {
+    let ours = fs::read_dir(root()).unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().ok()?;
+        let built = name.starts_with('.') || ["target", "data"].contains(&name.as_str());
+        (!built).then_some(name)
+    });
+    let paths = ours.flat_map(|name| match root().join(&name).is_dir() {
+        true => files(&name),
+        false => vec![name],
+    });
+    let mut documents: Vec<String> = paths
+        .filter(|path| path.ends_with(".md") && !path.contains("/node_modules/"))
+        .collect();
+    documents.sort();
+    documents
+}
+
 /// The files below a folder, as paths from the root, sorted.
 pub fn files(folder: &str) -> Vec<String> {
     let mut found = Vec::new();
