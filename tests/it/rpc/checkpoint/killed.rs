@@ -1,7 +1,7 @@
 //! The service killed while it takes a checkpoint: what is there afterwards is whole, or
 //! it is none.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use riptide_persistence::proto::v1::{CheckpointState, Component as Named};
 use rstest::rstest;
@@ -44,8 +44,10 @@ fn folder(vault: &Vault, redis: Option<&Redis>) -> Folder {
 #[case::redis(Kind::Redis)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_verifies_is_whole(#[case] kind: Kind) {
-    let mut seen = [0, 0];
-    for round in 0..kills() {
+    // Nothing of it there yet, cut off, whole.
+    let mut seen = [0, 0, 0];
+    let mut length = None;
+    for round in 0..=kills() {
         let vault = Vault::new();
         let redis = (kind == Kind::Redis).then(Redis::start);
         let folder = folder(&vault, redis.as_ref());
@@ -57,11 +59,16 @@ async fn what_verifies_is_whole(#[case] kind: Kind) {
             riptide_persistence::random::fill(&mut noise);
             set(&acme, &format!("key-{n}"), noise.clone()).await;
         }
+        let began = Instant::now();
         let taking =
             tokio::spawn(async move { take(&admin, of(&[Named::Tenants, Named::Cache])).await });
-        // At any moment of it, and a little beyond: the first when it has hardly begun.
-        let [byte] = riptide_persistence::random::bytes::<1>();
-        tokio::time::sleep(Duration::from_millis(u64::from(byte) * 2)).await;
+        let Some(length) = length else {
+            // The first one is let alone, to learn how long it takes.
+            taking.await.unwrap().unwrap();
+            length = Some(began.elapsed());
+            continue;
+        };
+        tokio::time::sleep(moment(length)).await;
         drop(serving);
         let answered = taking.await.unwrap().ok();
 
@@ -72,11 +79,12 @@ async fn what_verifies_is_whole(#[case] kind: Kind) {
         if let Some(answered) = answered {
             assert_eq!(listed, [answered], "round {round}");
         }
+        seen[0] += usize::from(listed.is_empty());
         for found in listed {
             let told = verify_by(&admin, &found.checkpoint_id).await.unwrap();
             let whole = found.state() == CheckpointState::Complete;
             assert_eq!(told.valid, whole, "round {round}: {told:?}");
-            seen[usize::from(whole)] += 1;
+            seen[1 + usize::from(whole)] += 1;
             if whole {
                 let contents = vault.contents(&found.checkpoint_id).await;
                 assert_eq!(entries(&contents["acme"]).len(), ENTRIES);
@@ -85,7 +93,17 @@ async fn what_verifies_is_whole(#[case] kind: Kind) {
             }
         }
     }
-    eprintln!("{kind:?}: {} cut off, {} whole", seen[0], seen[1]);
+    let [none, cut, whole] = seen;
+    eprintln!("{kind:?}: {none} not begun, {cut} cut off, {whole} whole");
+    if kills() >= 50 {
+        assert!(cut > 0, "none was killed in the middle");
+    }
+}
+
+/// Any moment of something that takes so long, and a little beyond.
+fn moment(length: Duration) -> Duration {
+    let at = u16::from_be_bytes(riptide_persistence::random::bytes());
+    length.mul_f64(1.1 * f64::from(at) / f64::from(u16::MAX))
 }
 
 /// The turn of a replica that was killed is over soon, and so are its points in time.

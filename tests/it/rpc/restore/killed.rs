@@ -2,7 +2,7 @@
 //! wholly as it is in the checkpoint, and whoever comes after ends the work. It does not
 //! know which moment that was.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use riptide_persistence::{proto::v1::ListTenantsRequest, random};
 
@@ -48,7 +48,10 @@ async fn a_restore_that_is_killed_is_gone_on_with() {
     let then = shown(&client(&serving.address, &secrets[0])).await;
     let id = checkpoint(&client(&serving.address, ADMIN_KEY), &ALL).await;
 
-    for round in 0..kills() {
+    // Tenants that a kill found as they were, and restored.
+    let mut seen = [0, 0];
+    let mut length = None;
+    for round in 0..=kills() {
         // What is there differs from the checkpoint in every entry.
         for secret in &secrets {
             fill(
@@ -59,18 +62,25 @@ async fn a_restore_that_is_killed_is_gone_on_with() {
             .await;
         }
         let now = shown(&client(&serving.address, &secrets[0])).await;
-        let [a, b] = random::bytes::<2>();
         let request = RestoreCheckpointRequest {
             request_id: format!("00000000-0000-4000-8000-{round:012}"),
             ..asked(&id, RestoreConflict::Replace)
         };
         let admin = client(&serving.address, ADMIN_KEY);
+        let began = Instant::now();
         let begun = tokio::spawn({
             let request = request.clone();
             async move { restore(&admin, request).await }
         });
-        let wait = u64::from(u16::from_be_bytes([a, b])) % 700;
-        tokio::time::sleep(Duration::from_millis(wait)).await;
+        let Some(length) = length else {
+            // The first one is let alone, to learn how long it takes.
+            begun.await.unwrap().unwrap();
+            length = Some(began.elapsed());
+            continue;
+        };
+        let at = f64::from(u16::from_be_bytes(random::bytes())) / f64::from(u16::MAX);
+        let wait: Duration = Duration::mul_f64(length, 1.1 * at);
+        tokio::time::sleep(wait).await;
         drop(serving);
         let _ = begun.await;
 
@@ -84,8 +94,9 @@ async fn a_restore_that_is_killed_is_gone_on_with() {
             let held = values(&held);
             assert!(
                 held == values(&then) || held == values(&now),
-                "round {round}, killed after {wait} ms: a tenant is half restored"
+                "round {round}, killed after {wait:?} of {length:?}: a tenant is half restored"
             );
+            seen[usize::from(held == values(&then))] += 1;
             whole += 1;
         }
         assert_eq!(whole, TENANTS);
@@ -111,6 +122,8 @@ async fn a_restore_that_is_killed_is_gone_on_with() {
             assert_same(&held, &then);
         }
     }
+    let [before, after] = seen;
+    eprintln!("killed: {before} tenants as they were, {after} restored");
     let mut admin = client(&serving.address, ADMIN_KEY).tenant;
     let listed = admin.list_tenants(ListTenantsRequest::default()).await;
     assert_eq!(listed.unwrap().into_inner().tenants.len(), TENANTS);
