@@ -1,6 +1,7 @@
 //! Restores over a real socket, on both backends: what comes back, what stays, and what
 //! is refused. It does not know how a checkpoint is written.
 
+mod away;
 mod carried;
 mod damaged;
 mod drill;
