@@ -156,13 +156,16 @@ async fn restore(
 fn agree(plan: &RestorePlan) -> Result<(), Failure> {
     let mut stderr = std::io::stderr();
     let _ = writeln!(stderr, "{}", plan_lines(plan));
+    let tenants = match plan.replaces {
+        1 => "1 tenant".to_owned(),
+        replaces => format!("{replaces} tenants"),
+    };
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(format!(
-            "{} tenants would be replaced: say --yes",
-            plan.replaces
+            "{tenants} would be replaced: say --yes"
         )));
     }
-    let _ = write!(stderr, "Replace {} tenants? [y/N] ", plan.replaces);
+    let _ = write!(stderr, "Replace {tenants}? [y/N] ");
     let _ = stderr.flush();
     let mut answer = String::new();
     let _ = std::io::stdin().read_line(&mut answer);
