@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, pin::pin};
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::{Listener, Progress, Restores, contents::Contents, job};
 use crate::{
@@ -75,16 +75,16 @@ impl Restores {
             .buffered(AHEAD);
         let mut filled = Filled::default();
         let mut chunks = pin!(chunks);
-        while let Some(records) = chunks.next().await {
+        // A store that is slow, or an object store, must not cost the claim on the job.
+        while let Some(records) = held.during(chunks.next().map(Ok)).await? {
             let mut counted = Count::default();
             let batches = batches(records?, table, store.now_ms(), &mut counted);
             filled.read.merge(counted);
             let commits = stream::iter(batches)
                 .map(|batch| put(store, space, batch))
-                .buffer_unordered(AT_ONCE);
-            let mut commits = pin!(commits);
-            while let Some(done) = commits.next().await {
-                let done = done?;
+                .buffer_unordered(AT_ONCE)
+                .try_collect::<Vec<_>>();
+            for done in held.during(commits).await? {
                 filled.put.merge(done.put);
                 filled.new += done.new;
                 filled.charged += done.charged;
