@@ -4,7 +4,9 @@
 use std::{env, error::Error, fmt::Write, fs, path::PathBuf, process::Command};
 
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MethodDescriptor, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, MessageDescriptor, MethodDescriptor, Value,
+};
 
 const PACKAGE: &str = "riptide.persistence.v1";
 const FILES: [&str; 3] = ["tenant_service", "cache_service", "state_service"];
@@ -21,10 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The descriptors as bytes keep the options; as prost types they would not.
     let encoded = compiler.encode_file_descriptor_set();
     fs::write(out.join("descriptors.bin"), &encoded)?;
-    fs::write(
-        out.join("methods.rs"),
-        methods(&DescriptorPool::decode(encoded.as_slice())?)?,
-    )?;
+    let pool = DescriptorPool::decode(encoded.as_slice())?;
+    fs::write(out.join("methods.rs"), methods(&pool)?)?;
+    fs::write(out.join("asks.rs"), asks(&pool)?)?;
 
     tonic_prost_build::configure()
         .emit_rerun_if_changed(false)
@@ -92,6 +93,82 @@ fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
     }
     code.push(']');
     Ok(code)
+}
+
+/// What `client::ask` says of each message that asks an RPC.
+fn asks(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
+    let mut code = String::new();
+    let mut paths = Vec::new();
+    for service in pool.services().filter(|s| s.package_name() == PACKAGE) {
+        for method in service.methods() {
+            let (request, answer) = (method.input(), method.output());
+            let name = request.name();
+            let path = format!("/{}/{}", service.full_name(), method.name());
+            let options = method.method_descriptor_proto().options.clone();
+            let idempotency = options.unwrap_or_default().idempotency_level();
+            writeln!(
+                code,
+                "impl Ask for v1::{name} {{ type Answer = v1::{}; const PATH: &'static str = {path:?}; const IDEMPOTENCY: Idempotency = Idempotency::{idempotency:?};",
+                answer.name()
+            )?;
+            if request.get_field_by_name("request_id").is_some() {
+                code.push_str("fn request_id(&mut self) -> Option<&mut String> { Some(&mut self.request_id) }\n");
+            }
+            let conditions = conditions(&request);
+            if !conditions.is_empty() {
+                writeln!(
+                    code,
+                    "fn is_conditional(&self) -> bool {{ {} }}",
+                    conditions.join(" || ")
+                )?;
+            }
+            code.push_str("}\n");
+            let kind = match (method.is_client_streaming(), method.is_server_streaming()) {
+                (false, false) => "Unary",
+                (false, true) => "Followed",
+                (true, false) => "Streamed",
+                (true, true) => return Err(format!("{path} streams both ways").into()),
+            };
+            writeln!(code, "impl {kind} for v1::{name} {{}}")?;
+            // A page of a job lists nothing.
+            let mut lists = answer.fields().filter(|field| field.is_list());
+            if answer.get_field_by_name("next_page_token").is_some()
+                && let Some(list) = lists.next()
+                && let Some(item) = list.kind().as_message()
+            {
+                writeln!(
+                    code,
+                    "impl Paged for v1::{name} {{ type Item = v1::{}; fn turn_to(&mut self, page_token: String) {{ self.page_token = page_token; }} fn open(page: Self::Answer) -> (Vec<Self::Item>, String) {{ (page.{}, page.next_page_token) }} }}",
+                    item.name(),
+                    list.name()
+                )?;
+            }
+            paths.push(path);
+        }
+    }
+    writeln!(code, "#[cfg(test)] const PATHS: &[&str] = &{paths:?};")?;
+    Ok(code)
+}
+
+/// What tells that a message asks on a condition, its own or an item's.
+fn conditions(message: &MessageDescriptor) -> Vec<String> {
+    let mut found = Vec::new();
+    for field in message.fields() {
+        let name = field.name();
+        match name {
+            "etag" | "lease_token" => found.push(format!("!self.{name}.is_empty()")),
+            "if_version" => found.push("self.if_version != 0".to_owned()),
+            "condition" => found.push("self.condition > v1::SetCondition::None as i32".to_owned()),
+            _ => {}
+        }
+        if let (true, Some(item)) = (field.is_list(), field.kind().as_message()) {
+            for condition in conditions(item) {
+                let condition = condition.replace("self.", "item.");
+                found.push(format!("self.{name}.iter().any(|item| {condition})"));
+            }
+        }
+    }
+    found
 }
 
 /// The value of one of our options; an error where the method does not set it.

@@ -5,12 +5,14 @@
 //! puts everything together, [`grpc`] turns calls into domain calls, [`tenant`]
 //! admits them, [`cache`] does the work, [`state`] keeps sessions, holds what a server
 //! is set up with and takes what is kept elsewhere, [`codec`] shapes what is stored, and
-//! [`store`] keeps it.
+//! [`store`] keeps it. [`client`] is the other end: what calls the service from Rust.
 
 pub mod config;
 pub mod telemetry;
 
 pub mod server;
+
+pub mod client;
 
 pub mod cli;
 

@@ -1,8 +1,6 @@
 //! Reaching a server: its address, the API key, deadlines. It does not know what
 //! is asked.
 
-mod tls;
-
 use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
@@ -10,7 +8,7 @@ use secrecy::ExposeSecret;
 use tonic::{
     Request,
     metadata::{Ascii, MetadataValue},
-    transport::{Channel, Endpoint, Uri},
+    transport::{Channel, Uri},
 };
 use tonic_health::pb::health_client::HealthClient;
 
@@ -19,15 +17,13 @@ use super::{
     output::Format,
 };
 use crate::{
+    client::{self, MESSAGE_BYTES, Trust, Unconnected},
     config::{self, Config, Sources, Tls},
     proto::v1::{
         cache_service_client::CacheServiceClient, state_service_client::StateServiceClient,
         tenant_service_client::TenantServiceClient,
     },
 };
-
-/// Larger than any value a server can be set up to take.
-const ANSWER_BYTES: usize = 512 << 20;
 
 /// The options of all commands.
 #[derive(Args, Debug)]
@@ -121,10 +117,7 @@ impl Client {
             .api_key
             .clone()
             .or_else(|| local.then(|| admin_key(&settings)).flatten());
-        let key = key.map(|key| MetadataValue::try_from(format!("Bearer {}", key.trim())));
-        let key = key
-            .transpose()
-            .map_err(|_| Failure::usage("--key: not the text of an API key"))?;
+        let key = key.as_deref().map(client::bearer).transpose()?;
         Self::reach(uri, key, global).await
     }
 
@@ -138,35 +131,16 @@ impl Client {
         key: Option<MetadataValue<Ascii>>,
         global: &Global,
     ) -> Result<Self, Failure> {
-        let timeout = global.timeout;
-        let endpoint = Endpoint::from(uri.clone())
-            .connect_timeout(timeout)
-            .tcp_nodelay(true);
-        let connecting = async {
-            if uri.scheme_str() == Some("https") {
-                return tls::connect(&uri, endpoint, global.ca_file.as_deref()).await;
-            }
-            let connected = endpoint.connect().await;
-            Ok(connected.map_err(|error| innermost(&error)))
+        let trust = Trust {
+            ca_file: global.ca_file.clone(),
+            ..Trust::default()
         };
-        let reached = match tokio::time::timeout(timeout, connecting).await {
-            Ok(reached) => Ok(reached?),
-            Err(elapsed) => Err(elapsed),
-        };
-        let failure = |cause: String| {
-            let message = format!("cannot reach a server at {uri}: {cause} (UNAVAILABLE)");
-            Failure::new(Exit::Unavailable, message)
-        };
-        match reached {
-            Ok(Ok(channel)) => Ok(Self {
-                address: uri.to_string(),
-                channel,
-                key,
-                timeout,
-            }),
-            Ok(Err(error)) => Err(failure(error)),
-            Err(_) => Err(failure("no answer in time".to_owned())),
-        }
+        Ok(Self {
+            address: uri.to_string(),
+            channel: client::connect(&uri, global.timeout, &trust).await?,
+            key,
+            timeout: global.timeout,
+        })
     }
 
     /// The server's address.
@@ -191,13 +165,13 @@ impl Client {
     }
 
     pub(super) fn tenants(&self) -> TenantServiceClient<Channel> {
-        TenantServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES)
+        TenantServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
     }
 
     pub(super) fn caches(&self) -> CacheServiceClient<Channel> {
         CacheServiceClient::new(self.channel.clone())
-            .max_decoding_message_size(ANSWER_BYTES)
-            .max_encoding_message_size(ANSWER_BYTES)
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES)
     }
 
     pub(super) fn states(&self) -> StateServiceClient<Channel> {
@@ -211,8 +185,7 @@ impl Client {
 
 fn address(global: &Global, settings: &Config) -> Result<Uri, Failure> {
     let text = match &global.address {
-        Some(address) if address.contains("://") => address.clone(),
-        Some(address) => format!("http://{address}"),
+        Some(address) => address.clone(),
         None => {
             let mut listen = settings.server.listen;
             match listen.ip() {
@@ -233,13 +206,7 @@ fn address(global: &Global, settings: &Config) -> Result<Uri, Failure> {
             format!("{scheme}://{listen}")
         }
     };
-    let allowed = "is not http://<host>:<port> or https://<host>:<port>";
-    let usage = || Failure::usage(format!("--address: {text:?} {allowed}"));
-    let uri: Uri = text.parse().map_err(|_| usage())?;
-    match (uri.scheme_str(), uri.authority()) {
-        (Some("http" | "https"), Some(_)) => Ok(uri),
-        _ => Err(usage()),
-    }
+    Ok(client::uri(&text)?)
 }
 
 fn loopback(host: &str) -> bool {
@@ -258,13 +225,17 @@ fn admin_key(settings: &Config) -> Option<String> {
     }
 }
 
-/// What the system said, without what the layers above it add.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+impl From<Unconnected> for Failure {
+    fn from(unconnected: Unconnected) -> Self {
+        match unconnected {
+            Unconnected::Setting { name, problem } => {
+                Self::usage(format!("--{}: {problem}", name.replace('_', "-")))
+            }
+            Unconnected::Unreachable { .. } => {
+                Self::new(Exit::Unavailable, format!("{unconnected} (UNAVAILABLE)"))
+            }
+        }
     }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::{
 };
 
 /// Modules of the crate, and those they never mention.
-const DIRECTIONS: [(&str, &[&str]); 9] = [
+const DIRECTIONS: [(&str, &[&str]); 10] = [
     (
         "store",
         &[
@@ -24,7 +24,7 @@ const DIRECTIONS: [(&str, &[&str]); 9] = [
     ),
     ("cache", &["state", "grpc", "server", "cli", "proto"]),
     ("state", &["cache", "grpc", "server", "cli", "proto"]),
-    ("grpc", &["server", "cli"]),
+    ("grpc", &["server", "cli", "client"]),
     (
         "config",
         &[
@@ -37,21 +37,39 @@ const DIRECTIONS: [(&str, &[&str]); 9] = [
             "codec", "tenant", "cache", "state", "grpc", "server", "cli", "proto",
         ],
     ),
-    ("server", &["cli"]),
+    ("server", &["cli", "client"]),
+    (
+        "client",
+        &[
+            "store", "codec", "tenant", "cache", "state", "server", "cli", "config", "error",
+        ],
+    ),
 ];
 
 /// Crates, and the files that may use them, by the beginning of their path.
 const CONFINED: [(&str, &[&str]); 15] = [
     (
         "tonic",
-        &["src/grpc", "src/lib.rs", "src/server", "src/cli"],
+        &[
+            "src/grpc",
+            "src/lib.rs",
+            "src/server",
+            "src/cli",
+            "src/client",
+        ],
     ),
-    ("tonic_types", &["src/grpc", "src/cli"]),
+    ("tonic_types", &["src/grpc", "src/cli", "src/client"]),
     ("tonic_health", &["src/grpc", "src/server", "src/cli"]),
     ("tonic_reflection", &["src/grpc", "src/server"]),
     (
         "prost",
-        &["src/grpc", "src/lib.rs", "src/server", "src/cli"],
+        &[
+            "src/grpc",
+            "src/lib.rs",
+            "src/server",
+            "src/cli",
+            "src/client",
+        ],
     ),
     ("prost_types", &["src/grpc", "src/server", "src/cli"]),
     ("fred", &["src/store/redis"]),
@@ -63,7 +81,7 @@ const CONFINED: [(&str, &[&str]); 15] = [
             "src/codec/xaes.rs",
             "src/config/tls.rs",
             "src/server/tls.rs",
-            "src/cli/client/tls.rs",
+            "src/client/tls.rs",
         ],
     ),
     ("aes", &["src/codec/xaes.rs"]),
@@ -74,10 +92,10 @@ const CONFINED: [(&str, &[&str]); 15] = [
             "src/state/objects",
             "src/config/tls.rs",
             "src/server/tls.rs",
-            "src/cli/client/tls.rs",
+            "src/client/tls.rs",
         ],
     ),
-    ("tokio_rustls", &["src/server", "src/cli/client/tls.rs"]),
+    ("tokio_rustls", &["src/server", "src/client/tls.rs"]),
     ("reqwest", &[]),
 ];
 
