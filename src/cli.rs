@@ -20,6 +20,7 @@ mod session;
 mod settings;
 mod state;
 mod tenant;
+mod top;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,8 @@ enum Command {
     /// Export what all tenants owe.
     #[command(subcommand)]
     Billing(billing::Command),
+    /// Watch a fleet: its traffic, errors, hits, health, and what tenants use.
+    Top(top::Top),
     /// Ask whether the server and its components serve; fit for a probe.
     Health(health::Health),
     /// Tell whom the API key belongs to and what it may do.
@@ -107,6 +110,7 @@ pub fn run() -> ExitCode {
         Command::Session(command) => client::run(command.run(&global)),
         Command::Billing(command) => client::run(command.run(&global)),
         Command::Health(health) => client::run(health.run(&global)),
+        Command::Top(top) => client::run(top.run(&global)),
         Command::Whoami => client::run(server_info::whoami(&global)),
         Command::State(command) => client::run(command.run(&global)),
         Command::Info => client::run(server_info::info(&global)),

@@ -100,8 +100,8 @@ pub use self::{
     reason::Reason,
 };
 pub(crate) use self::{
-    connection::{MESSAGE_BYTES, bearer, connect, uri},
-    tls::Trust,
+    connection::{MESSAGE_BYTES, bearer, connect, innermost, uri},
+    tls::{Connector, Trust},
 };
 
 /// A connection to a service, with a key; its clones share the connection.

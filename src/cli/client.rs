@@ -1,6 +1,8 @@
 //! Reaching a server: its address, the API key, deadlines. It does not know what
 //! is asked.
 
+mod admin;
+
 use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
@@ -12,6 +14,7 @@ use tonic::{
 };
 use tonic_health::pb::health_client::HealthClient;
 
+pub(super) use self::admin::{Admin, Kind, Silence};
 use super::{
     failure::{Exit, Failure},
     output::Format,

@@ -36,17 +36,15 @@ impl Canvas {
     pub(super) fn of_process() -> Self {
         let width = terminal_size::terminal_size_of(std::io::stdout())
             .map_or(WIDTH, |(width, _)| usize::from(width.0).max(1));
-        let (levels, cells) = match unicode(|name| env::var(name).ok()) {
+        let (levels, cells) = match unicode_of_process() {
             true => (BLOCKS, BAR),
             false => (ASCII, ASCII_BAR),
         };
-        let variable = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self {
             width,
             levels,
             cells,
-            coloured: io::stdout().is_terminal() && !variable("NO_COLOR") && !dumb,
+            coloured: coloured(),
         }
     }
 
@@ -97,6 +95,18 @@ impl Canvas {
         let columns = values.iter().map(|value| value.map_or(' ', level));
         columns.collect::<String>()
     }
+}
+
+/// Whether this process may write in colours.
+pub(super) fn coloured() -> bool {
+    let variable = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+    io::stdout().is_terminal() && !variable("NO_COLOR") && !dumb
+}
+
+/// Whether this process may write more than ASCII.
+pub(super) fn unicode_of_process() -> bool {
+    unicode(|name| env::var(name).ok())
 }
 
 /// Whether the terminal can be sent more than ASCII.

@@ -268,7 +268,7 @@ fn is_tls(uri: &Uri) -> bool {
 }
 
 /// What the system said, without what the layers above it add.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -31,6 +31,15 @@ pub(crate) struct Trust {
 impl Trust {
     /// What makes connections to this address.
     pub(super) fn connector(&self, uri: &Uri) -> Result<Connector, Unconnected> {
+        self.connector_of(uri, b"h2")
+    }
+
+    /// The same for what is spoken in HTTP/1.1.
+    pub(crate) fn connector_of_http1(&self, uri: &Uri) -> Result<Connector, Unconnected> {
+        self.connector_of(uri, b"http/1.1")
+    }
+
+    fn connector_of(&self, uri: &Uri, protocol: &[u8]) -> Result<Connector, Unconnected> {
         let host = uri.host().unwrap_or_default();
         let host = host
             .trim_start_matches('[')
@@ -39,14 +48,14 @@ impl Trust {
         let unfit = |_| Unconnected::setting("address", format!("{host:?} is no name of a server"));
         let name = ServerName::try_from(host.clone()).map_err(unfit)?;
         Ok(Connector {
-            tls: TlsConnector::from(Arc::new(self.config()?)),
+            tls: TlsConnector::from(Arc::new(self.config(protocol)?)),
             name,
             host,
             port: uri.port_u16().unwrap_or(443),
         })
     }
 
-    fn config(&self) -> Result<ClientConfig, Unconnected> {
+    fn config(&self, protocol: &[u8]) -> Result<ClientConfig, Unconnected> {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| Unconnected::setting("address", error.to_string()))?
@@ -61,7 +70,7 @@ impl Trust {
                 builder.map_err(|error| unfit("key_file", key_file, error))?
             }
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(config)
     }
 
@@ -95,7 +104,7 @@ fn unfit(setting: &'static str, path: &Path, why: impl ToString) -> Unconnected 
 
 /// Makes connections to one server, and shakes hands.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     tls: TlsConnector,
     name: ServerName<'static>,
     host: String,
@@ -118,7 +127,10 @@ impl Connector {
         endpoint.connect_with_connector_lazy(shake)
     }
 
-    async fn shake(self) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
+    /// A connection of its own.
+    pub(crate) async fn shake(
+        self,
+    ) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
         let stream = self.tls.connect(self.name, stream).await?;

@@ -104,7 +104,7 @@ impl Folder {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub fn run(&self, arguments: &[&str]) -> Ran {
         Ran::from(self.command(arguments).output().unwrap())
     }
 
@@ -227,8 +227,8 @@ impl Drop for Serving<'_> {
 
 /// What a command did.
 #[derive(Debug)]
-struct Ran {
-    code: i32,
+pub struct Ran {
+    pub code: i32,
     stdout: Vec<u8>,
     stderr: String,
 }
@@ -244,16 +244,16 @@ impl From<Output> for Ran {
 }
 
 impl Ran {
-    fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         std::str::from_utf8(&self.stdout).unwrap()
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     #[track_caller]
-    fn ok(self) -> Self {
+    pub fn ok(self) -> Self {
         assert_eq!(self.code, 0, "{self:?}");
         self
     }
@@ -261,7 +261,7 @@ impl Ran {
     /// It failed with this code and says so in one line, and nothing else
     /// where a result would be.
     #[track_caller]
-    fn refused(self, code: i32, says: &str) -> Self {
+    pub fn refused(self, code: i32, says: &str) -> Self {
         assert_eq!(self.code, code, "{self:?}");
         assert!(self.stderr.starts_with("error: "), "{self:?}");
         assert!(

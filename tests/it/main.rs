@@ -13,6 +13,7 @@
 mod cache;
 mod cli;
 mod config;
+mod console;
 mod ledger;
 mod money;
 mod process;
