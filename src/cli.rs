@@ -20,6 +20,7 @@ mod session;
 mod settings;
 mod state;
 mod tenant;
+mod tls;
 mod top;
 
 use std::process::ExitCode;
@@ -86,6 +87,9 @@ enum Command {
     /// Let a server read its configuration anew.
     #[command(subcommand)]
     State(state::Command),
+    /// Make certificates for development.
+    #[command(subcommand)]
+    Tls(tls::Command),
     /// Print a script that lets a shell complete these commands and their options.
     Completions(manual::Completions),
     /// Print the manual page, or write one for each command.
@@ -103,6 +107,7 @@ pub fn run() -> ExitCode {
     let done = match command {
         Command::Serve(serve) => serve.run(&global),
         Command::Config(command) => command.run(&global),
+        Command::Tls(command) => command.run(&global),
         Command::Tenant(command) => client::run(command.run(&global)),
         Command::Key(command) => client::run(command.run(&global)),
         Command::Cache(command) => client::run(command.run(&global)),

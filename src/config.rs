@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 mod cache;
 mod checkpoint;
 mod effect;
+mod exposure;
 mod live;
 mod load;
 mod master_key;
@@ -47,7 +48,7 @@ pub use schema::DEFAULTS;
 pub use session::Session;
 pub use source::{Flag, Sources};
 pub use succession::{Change, Succession, means_the_same};
-pub use tls::Tls;
+pub use tls::{ClientAuth, Identity, RedisTls, Tls};
 pub use unit::{read_duration, read_size};
 pub use watch::Watch;
 pub use when_down::{WhenDown, WhenStoreIsDown};
@@ -156,6 +157,12 @@ pub struct Server {
     /// Listen beyond loopback although nothing is encrypted.
     #[serde(deserialize_with = "unit::switch")]
     pub allow_plaintext_beyond_loopback: bool,
+    /// The same for `admin_listen` alone.
+    #[serde(deserialize_with = "unit::switch")]
+    pub allow_plaintext_admin_beyond_loopback: bool,
+    /// Whether `admin_listen` speaks TLS.
+    #[serde(deserialize_with = "unit::switch")]
+    pub admin_tls: bool,
     /// TLS of `listen`.
     pub tls: Tls,
 }
@@ -268,6 +275,8 @@ pub struct Redis {
     /// How many invalidations may wait to be taken in.
     #[serde(deserialize_with = "unit::number")]
     pub invalidation_buffer: usize,
+    /// TLS, where the URL asks for it.
+    pub tls: RedisTls,
 }
 
 /// Credentials.

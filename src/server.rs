@@ -22,6 +22,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 
+pub use self::tls::Figures as TlsFigures;
 use self::{core::Core, listener::Cores, stores::Stores};
 use crate::{
     cache::{Cache, Memory},
@@ -49,15 +50,12 @@ pub enum Error {
         cause: io::Error,
     },
     /// What is not encrypted would be open to others than this machine.
-    #[error(
-        "{setting}: {address} is not a loopback address, and nothing is encrypted; \
-         listen on 127.0.0.1, or set server.tls or server.allow_plaintext_beyond_loopback"
-    )]
+    #[error("{setting}: {problem}")]
     Plaintext {
         /// The setting that names the address.
         setting: &'static str,
-        /// The address.
-        address: SocketAddr,
+        /// The address, and what is allowed.
+        problem: String,
     },
     /// The admin key can neither be read nor made.
     #[error("store.path: the admin key in {}: {cause}", .path.display())]
@@ -164,10 +162,9 @@ impl Server {
     pub async fn bind(loaded: Loaded, sources: Sources<'static>) -> Result<Self> {
         let config = loaded.config.clone();
         let server = &config.server;
-        let listener =
-            listener::bind("server.listen", server.listen, server, server.tls.is_on()).await?;
-        let admin =
-            listener::bind("server.admin_listen", server.admin_listen, server, false).await?;
+        listener::allow(server)?;
+        let listener = listener::bind("server.listen", server.listen).await?;
+        let admin = listener::bind("server.admin_listen", server.admin_listen).await?;
         let admin_key = admin_key::obtain(&config)?;
         let memory = Arc::new(Memory::new(&config.cache.near));
         // Where nothing is kept, nobody needs to know.
@@ -247,6 +244,11 @@ impl Server {
     /// The calls that callers' requests made to the store, as they are counted.
     pub fn counters(&self) -> Arc<Counters> {
         self.parts.counters.clone()
+    }
+
+    /// What is counted of TLS.
+    pub fn tls(&self) -> Arc<TlsFigures> {
+        self.parts.live.tls.clone()
     }
 
     /// The configuration, as it is in force while the server runs.

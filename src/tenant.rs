@@ -51,7 +51,7 @@ use arc_swap::ArcSwap;
 use secrecy::SecretString;
 
 pub use account::{Account, Accounts};
-pub use caller::{Caller, Grant, Permission, Scope, Scopes};
+pub use caller::{Caller, Certified, Grant, Peer, Permission, Scope, Scopes};
 pub use creation::{Created, NewTenant};
 pub use data_key::{DataKey, Encryption, Masters, Rewrapped};
 pub use directory::{Directory, FRESH};

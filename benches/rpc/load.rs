@@ -22,6 +22,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use crate::{
     line::{Call, Exhausted, Line, decode},
     process::cpu_seconds,
+    tls::Reach,
 };
 
 /// Client threads, as many as the machines this is meant for have cores.
@@ -116,25 +117,27 @@ struct Shared {
     latency: Mutex<Option<Histogram<u64>>>,
 }
 
-/// Puts `work` on the server at `address` and watches processes meanwhile. Any
+/// Puts `work` on the server that is reached so, and watches processes meanwhile. Any
 /// answer that is not as it should be is an error.
 pub fn run(
-    address: SocketAddr,
+    reach: impl Into<Reach>,
     work: &Arc<Work>,
     pressure: Pressure,
     watched: &[u32],
 ) -> Result<Tally> {
+    let reach = reach.into();
     let shared: Vec<Arc<Shared>> = (0..THREADS).map(|_| Arc::default()).collect();
     let threads: Vec<_> = shared
         .iter()
         .enumerate()
         .map(|(index, shared)| {
             let (work, shared) = (Arc::clone(work), Arc::clone(shared));
+            let reach = reach.clone();
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()?;
-                let outcome = runtime.block_on(drive(index, address, &work, pressure, &shared));
+                let outcome = runtime.block_on(drive(index, reach, &work, pressure, &shared));
                 shared.stop.store(true, Relaxed);
                 outcome
             })
@@ -201,14 +204,14 @@ pub fn run(
 /// clock that releases their calls.
 async fn drive(
     index: usize,
-    address: SocketAddr,
+    reach: Reach,
     work: &Arc<Work>,
     pressure: Pressure,
     shared: &Arc<Shared>,
 ) -> Result<()> {
     let mut lines = Vec::new();
     for _ in 0..LINES / THREADS {
-        lines.push(Line::open(address).await?);
+        lines.push(reach.open().await?);
     }
     let callers = pressure.callers / THREADS;
     let mut due = Vec::new();

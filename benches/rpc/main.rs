@@ -23,6 +23,7 @@ mod redis;
 mod reload;
 mod report;
 mod scenario;
+mod tls;
 #[path = "../../src/server/turn.rs"]
 #[allow(unused_imports, dead_code)] // its tests run with the server's
 mod turn;
@@ -77,6 +78,8 @@ enum Part {
     Invalidate,
     /// A load while the configuration is reloaded: only where it is named.
     Reload,
+    /// Near hits in TLS, beside the same in the clear: only where it is named.
+    Tls,
 }
 
 /// Part of the closed loops, and nothing else: for a profiler.
@@ -200,6 +203,9 @@ fn measure(
     if arguments.part.contains(&Part::Reload) {
         let reloads = reload::measure(scratch.path(), &log, rounds, pressure)?;
         report.reloads = Some(reloads);
+    }
+    if arguments.part.contains(&Part::Tls) {
+        report.tls = Some(tls::measure(scratch.path(), &log, rounds, pressure)?);
     }
     if !whole {
         return Ok(());

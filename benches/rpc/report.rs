@@ -11,7 +11,7 @@ use serde::Serialize;
 use self::form::{cores, median, table};
 use crate::{
     idle::Idle, invalidate::Invalidation, load::Tally, noisy::Noisy, reload::Reloads,
-    scenario::BATCH,
+    scenario::BATCH, tls::Tls,
 };
 
 /// What is measured.
@@ -52,7 +52,8 @@ impl Subject {
 pub struct Sample {
     /// Calls in all.
     pub calls: u64,
-    per_second: f64,
+    /// Calls a second.
+    pub per_second: f64,
     /// The median.
     pub p50_ms: f64,
     /// What one in a hundred is beyond.
@@ -80,7 +81,7 @@ impl Sample {
 
     /// CPU seconds per million calls of the load generator (0), the server (1), or
     /// Redis (2); 0 where it has no part.
-    fn cpu(&self, part: usize) -> f64 {
+    pub fn cpu(&self, part: usize) -> f64 {
         self.cpu_seconds_per_million
             .get(part)
             .copied()
@@ -148,6 +149,8 @@ pub struct Report {
     pub invalidations: Vec<Invalidation>,
     /// A load while the configuration is reloaded.
     pub reloads: Option<Reloads>,
+    /// What TLS costs.
+    pub tls: Option<Tls>,
     /// CreateTenant, one after another.
     pub create_tenant: BTreeMap<Subject, Sample>,
     /// From start to SERVING, in milliseconds.
@@ -358,6 +361,9 @@ impl Report {
         }
         if let Some(reloads) = &self.reloads {
             let _ = writeln!(text, "{}", reloads.table());
+        }
+        if let Some(tls) = &self.tls {
+            let _ = writeln!(text, "{}", tls.table());
         }
         text
     }

@@ -53,6 +53,13 @@ pub(super) struct Global {
     /// Whose certificates are trusted, in PEM [default: those that this machine trusts].
     #[arg(long, global = true, value_name = "FILE", env = "RIPTIDE_CA_FILE")]
     ca_file: Option<PathBuf>,
+    /// A certificate that says who calls, where the server asks for one, in PEM; needs
+    /// --key-file. With it the admin key of this machine is not looked for.
+    #[arg(long, global = true, value_name = "FILE", env = "RIPTIDE_CERT_FILE")]
+    cert_file: Option<PathBuf>,
+    /// The private key of --cert-file, in PEM.
+    #[arg(long, global = true, value_name = "FILE", env = "RIPTIDE_KEY_FILE")]
+    key_file: Option<PathBuf>,
     /// The tenant; may be left out with a tenant's own key.
     #[arg(long, global = true, value_name = "ID", env = "RIPTIDE_TENANT")]
     pub(super) tenant: Option<String>,
@@ -76,6 +83,18 @@ impl Global {
     /// The namespace of a request.
     pub(super) fn namespace(&self) -> String {
         self.namespace.clone().unwrap_or_default()
+    }
+
+    /// The files of a connection in TLS.
+    fn trust(&self) -> Result<Trust, Failure> {
+        let identity = match (self.cert_file.clone(), self.key_file.clone()) {
+            (Some(cert_file), Some(key_file)) => Some((cert_file, key_file)),
+            (None, None) => None,
+            (Some(_), None) => return Err(Failure::usage("--cert-file needs --key-file")),
+            (None, Some(_)) => return Err(Failure::usage("--key-file needs --cert-file")),
+        };
+        let ca_file = self.ca_file.clone();
+        Ok(Trust { ca_file, identity })
     }
 
     /// The settings of a server started beside this command; the defaults where
@@ -114,7 +133,9 @@ impl Client {
     pub(super) async fn connect(global: &Global) -> Result<Self, Failure> {
         let settings = global.settings();
         let uri = address(global, &settings)?;
-        let local = uri.host().is_some_and(loopback);
+        // One who shows a certificate is who that says.
+        let certified = global.cert_file.is_some() && uri.scheme_str() == Some("https");
+        let local = uri.host().is_some_and(loopback) && !certified;
         // The admin key of this machine goes to no other.
         let key = global
             .api_key
@@ -134,10 +155,7 @@ impl Client {
         key: Option<MetadataValue<Ascii>>,
         global: &Global,
     ) -> Result<Self, Failure> {
-        let trust = Trust {
-            ca_file: global.ca_file.clone(),
-            ..Trust::default()
-        };
+        let trust = global.trust()?;
         Ok(Self {
             address: uri.to_string(),
             channel: client::connect(&uri, global.timeout, &trust).await?,

@@ -9,6 +9,8 @@ use std::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::client::innermost;
+
 /// The exit codes; `--help` and the README tell them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -113,6 +115,13 @@ impl From<Status> for Failure {
                 "give one by --key or RIPTIDE_API_KEY, or run this on the server's machine, in the \
                  folder it runs in, where <store.path>/admin.key is found",
             );
+        }
+        // One that the transport made: in TLS 1.3 a server's refusal of a certificate is
+        // heard of with the first call.
+        if reason.is_none()
+            && let Some(cause) = std::error::Error::source(&status)
+        {
+            failure = failure.with(innermost(cause));
         }
         if status.code() == Code::Internal
             && let Some(request) = details.request_info()

@@ -23,7 +23,7 @@ impl Effect {
 /// The one list: each setting goes by the longest of these paths that it is, or is
 /// under. A new setting needs a place here, and where it is reloaded, whoever uses
 /// it must look at it anew.
-const EFFECTS: [(&str, Effect); 20] = [
+const EFFECTS: [(&str, Effect); 21] = [
     ("auth", Effect::Reload),
     ("auth.admin_key", Effect::Restart),
     ("billing", Effect::Reload),
@@ -43,6 +43,7 @@ const EFFECTS: [(&str, Effect); 20] = [
     ("reload", Effect::Reload),
     // Listeners, threads and connections are as they were made.
     ("server", Effect::Restart),
+    ("server.admin_tls", Effect::Reload),
     ("server.tls", Effect::Reload),
     ("session", Effect::Reload),
     ("store", Effect::Restart),

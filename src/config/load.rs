@@ -43,7 +43,9 @@ const URL: &str = "redis.url";
 impl Loaded {
     /// The files that settings name and that were read with them.
     pub fn files(&self) -> Vec<PathBuf> {
-        self.config.server.tls.files().cloned().collect()
+        let of_server = self.config.server.tls.files();
+        let of_redis = self.config.redis.tls.files();
+        of_server.chain(of_redis).cloned().collect()
     }
 }
 
@@ -58,7 +60,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
     let (above, file) = source::layers(sources, &schema, &mut problems);
     layer.extend(above);
     choose_backend(&mut layer);
-    tls::add(sources, &mut layer, &mut problems);
+    tls::pem::add(sources, &mut layer, &mut problems);
     build(layer, file, problems)
 }
 
@@ -200,8 +202,7 @@ fn settings(layer: &Layer, schema: &Schema) -> Vec<Setting> {
         value: match &given.value {
             ValueKind::Nil => "~".to_owned(),
             _ if schema.secret(path) => "(redacted)".to_owned(),
-            ValueKind::String(text) if path == tls::CERTIFICATE => tls::shown(text),
-            ValueKind::String(text) => yaml(text),
+            ValueKind::String(text) => tls::pem::shown(path, text).unwrap_or_else(|| yaml(text)),
             other => other.to_string(),
         },
         source: given.origin.clone(),

@@ -37,12 +37,7 @@ const NAMED: [(&str, &[(&str, ValueKind)]); 3] = [
     ("quotas.modes", &[("", ValueKind::Nil)]),
 ];
 /// Settings that are never shown.
-const SECRETS: [&str; 4] = [
-    super::tls::KEY,
-    "auth.admin_key",
-    "encryption.master_keys",
-    "redis.url",
-];
+const SECRETS: [&str; 3] = ["auth.admin_key", "encryption.master_keys", "redis.url"];
 
 /// The settings there are, with their defaults.
 pub(super) struct Schema {
@@ -103,7 +98,7 @@ impl Schema {
     }
 
     pub(super) fn secret(&self, path: &str) -> bool {
-        SECRETS.contains(&path)
+        SECRETS.contains(&path) || super::tls::pem::KEYS.contains(&path)
     }
 
     fn section(&self, path: &str) -> bool {

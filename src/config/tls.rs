@@ -1,33 +1,28 @@
-//! The certificate that a server shows, and its private key: what is in their files,
-//! and whether the two belong together. It does not know who is shown it.
+//! TLS as it is set: the certificate that a server shows and its private key, whose
+//! certificates it takes from clients, and which of those are admins'. It does not know
+//! who is shown anything.
+
+mod identity;
+pub(super) mod pem;
+pub(super) mod redis;
 
 use std::{path::PathBuf, sync::Arc};
 
-use ::config::ValueKind;
-use rustls::{
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    sign::CertifiedKey,
+use rustls::{RootCertStore, sign::CertifiedKey};
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+
+use self::pem::{Files, Problem};
+pub use self::{identity::Identity, redis::RedisTls};
+use super::{unit, validate::Note};
+
+const FILES: Files = Files {
+    cert_file: "server.tls.cert_file",
+    key_file: "server.tls.key_file",
 };
-use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use sha2::{Digest, Sha256};
-
-use super::{
-    Origin, Problems,
-    source::{Given, Layer, Sources},
-    unit,
-    validate::Note,
-};
-
-const CERT_FILE: &str = "server.tls.cert_file";
-const KEY_FILE: &str = "server.tls.key_file";
-
-/// What was in the files. It stands among the settings, so that another content is a
-/// change as any other.
-pub(super) const CERTIFICATE: &str = "server.tls.certificate";
-/// See [`CERTIFICATE`].
-pub(super) const KEY: &str = "server.tls.key";
+const CLIENT_CA_FILE: &str = "server.tls.client_ca_file";
+const CLIENT_AUTH: &str = "server.tls.client_auth";
+const ADMINS: &str = "server.tls.admins";
 
 /// TLS of the listener; off where there is no certificate.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,12 +34,47 @@ pub struct Tls {
     /// The file of its private key, in PEM.
     #[serde(deserialize_with = "unit::optional_path")]
     pub key_file: Option<PathBuf>,
-    /// What was in the first one, when the settings were read.
+    /// The file of the certificates that sign clients', in PEM.
+    #[serde(deserialize_with = "unit::optional_path")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Whether clients show a certificate.
+    pub client_auth: ClientAuth,
+    /// Whose certificates make a call without a key an admin's.
+    #[serde(deserialize_with = "identity::list")]
+    pub admins: Vec<Identity>,
+    /// What was in the first file, when the settings were read.
     #[serde(default, deserialize_with = "unit::secret")]
     certificate: Option<SecretString>,
     /// What was in the second one.
     #[serde(default, deserialize_with = "unit::secret")]
     key: Option<SecretString>,
+    /// What was in the third one.
+    #[serde(default, deserialize_with = "unit::secret")]
+    client_ca: Option<SecretString>,
+}
+
+/// Whether clients show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// None is asked for.
+    Off,
+    /// One is asked for; who shows none is served, who shows a wrong one is not.
+    Optional,
+    /// Who shows none is not served.
+    Required,
+}
+
+impl<'de> Deserialize<'de> for ClientAuth {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        unit::choose(
+            value,
+            &[
+                ("off", Self::Off),
+                ("optional", Self::Optional),
+                ("required", Self::Required),
+            ],
+        )
+    }
 }
 
 impl Tls {
@@ -56,87 +86,82 @@ impl Tls {
     /// The certificate with its key; `None` where it is off.
     pub fn identity(&self) -> Option<Arc<CertifiedKey>> {
         // What is wrong with it was told when the settings were checked.
-        read(self).ok().flatten().map(Arc::new)
+        self.read_identity().ok().flatten().map(Arc::new)
+    }
+
+    /// The certificates that sign those of clients; `None` where clients are asked for
+    /// none.
+    pub fn client_roots(&self) -> Option<Arc<RootCertStore>> {
+        self.read_client_roots().ok().flatten()
     }
 
     /// The files.
     pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        [&self.cert_file, &self.key_file].into_iter().flatten()
+        [&self.cert_file, &self.key_file, &self.client_ca_file]
+            .into_iter()
+            .flatten()
+    }
+
+    fn read_identity(&self) -> Result<Option<CertifiedKey>, Problem> {
+        pair(&FILES, &self.cert_file, &self.key_file)?
+            .then(|| pem::certified(&FILES, self.certificate.as_ref(), self.key.as_ref()))
+            .transpose()
+    }
+
+    fn read_client_roots(&self) -> Result<Option<Arc<RootCertStore>>, Problem> {
+        if self.client_auth == ClientAuth::Off {
+            return Ok(None);
+        }
+        pem::roots(CLIENT_CA_FILE, self.client_ca.as_ref()).map(Some)
     }
 }
 
-/// Reads the files that are named, and puts what they hold among the settings.
-pub(super) fn add(sources: &Sources<'_>, layer: &mut Layer, problems: &mut Problems) {
-    for (named, content) in [(CERT_FILE, CERTIFICATE), (KEY_FILE, KEY)] {
-        let Some(given) = layer
-            .get(named)
-            .filter(|given| given.value != ValueKind::Nil)
-        else {
-            continue;
-        };
-        let path = PathBuf::from(given.text());
-        let origin = given.origin.clone();
-        if path.as_os_str().is_empty() {
-            continue;
-        }
-        match (sources.read)(&path) {
-            Ok(text) => {
-                let value = ValueKind::String(text);
-                let origin = Origin::File(path);
-                layer.insert(content.to_owned(), Given { value, origin });
-            }
-            Err(error) => {
-                let problem = format!("{} cannot be read: {error}", path.display());
-                problems.add(named, &origin, problem);
-            }
-        }
+/// Whether both files are named; an error where one is.
+fn pair(
+    files: &Files,
+    cert_file: &Option<PathBuf>,
+    key_file: &Option<PathBuf>,
+) -> Result<bool, Problem> {
+    let needed = |missing, given| Err((missing, format!("is needed beside {given}")));
+    match (cert_file, key_file) {
+        (None, None) => Ok(false),
+        (Some(_), None) => needed(files.key_file, files.cert_file),
+        (None, Some(_)) => needed(files.cert_file, files.key_file),
+        (Some(_), Some(_)) => Ok(true),
     }
-}
-
-/// What is shown of a certificate: a name for what its file holds.
-pub(super) fn shown(text: &str) -> String {
-    let hash = Sha256::digest(text.as_bytes());
-    format!("sha256:{}", data_encoding::HEXLOWER.encode(&hash))
 }
 
 pub(super) fn check(tls: &Tls, note: Note<'_>) {
-    if let Err((path, problem)) = read(tls) {
+    if let Err((path, problem)) = tls.read_identity() {
         note(path, problem);
     }
-}
-
-/// The certificate with its key, or what is wrong, and with which setting. No problem
-/// repeats any part of a key.
-fn read(tls: &Tls) -> Result<Option<CertifiedKey>, (&'static str, String)> {
-    match (&tls.cert_file, &tls.key_file) {
-        (None, None) => return Ok(None),
-        (Some(_), None) => return Err((KEY_FILE, format!("is needed beside {CERT_FILE}"))),
-        (None, Some(_)) => return Err((CERT_FILE, format!("is needed beside {KEY_FILE}"))),
-        (Some(_), Some(_)) => {}
+    match (tls.client_auth, &tls.client_ca_file) {
+        (ClientAuth::Off, None) => {}
+        // Whoever set the file believes that certificates are asked for.
+        (ClientAuth::Off, Some(_)) => {
+            let problem = format!(
+                "is off, but {CLIENT_CA_FILE} is set; optional or required is allowed then"
+            );
+            note(CLIENT_AUTH, problem);
+        }
+        (_, None) => {
+            let problem = format!("is needed because {CLIENT_AUTH} is set");
+            note(CLIENT_CA_FILE, problem);
+        }
+        (_, Some(_)) => {
+            if let Err((path, problem)) = tls.read_client_roots() {
+                note(path, problem);
+            }
+        }
     }
-    let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else {
-        return Err((CERT_FILE, "was not read".to_owned()));
-    };
-    let chain = CertificateDer::pem_slice_iter(certificate.expose_secret().as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| (CERT_FILE, format!("is not in PEM: {error}")))?;
-    if chain.is_empty() {
-        return Err((CERT_FILE, "holds no certificate in PEM".to_owned()));
+    if tls.client_auth != ClientAuth::Off && !tls.is_on() {
+        let problem = format!("needs TLS: set {} and {}", FILES.cert_file, FILES.key_file);
+        note(CLIENT_AUTH, problem);
     }
-    let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
-        .map_err(|_| (KEY_FILE, "holds no private key in PEM".to_owned()))?;
-    let provider = ring::default_provider();
-    let key = provider
-        .key_provider
-        .load_private_key(key)
-        .map_err(|_| (KEY_FILE, "holds no private key that can be used".to_owned()))?;
-    let identity = CertifiedKey::new(chain, key);
-    match identity.keys_match() {
-        Ok(()) => Ok(Some(identity)),
-        Err(rustls::Error::InconsistentKeys(_)) => Err((
-            KEY_FILE,
-            format!("is not the key of the certificate in {CERT_FILE}"),
-        )),
-        Err(error) => Err((CERT_FILE, format!("holds no certificate first: {error}"))),
+    if tls.client_auth == ClientAuth::Off && !tls.admins.is_empty() {
+        let problem = format!(
+            "is of no use while {CLIENT_AUTH} is off: optional or required asks clients for certificates"
+        );
+        note(ADMINS, problem);
     }
 }

@@ -92,17 +92,12 @@ fn server(config: &Config, note: Note<'_>) {
         minute,
     );
     tls::check(&server.tls, note);
-    let open = server.allow_plaintext_beyond_loopback || server.tls.is_on();
-    if !server.listen.ip().is_loopback() && !open {
-        note(
-            "server.listen",
-            format!(
-                "{} is beyond loopback, and nothing encrypts the calls; listen on 127.0.0.1 or [::1], \
-                 set server.tls, or set server.allow_plaintext_beyond_loopback to true where something \
-                 else protects them",
-                server.listen
-            ),
-        );
+    if server.admin_tls && !server.tls.is_on() {
+        let problem = "needs TLS: set server.tls.cert_file and server.tls.key_file";
+        note("server.admin_tls", problem.to_owned());
+    }
+    for (setting, problem) in server.exposed() {
+        note(setting, problem);
     }
     if server.listen == server.admin_listen && server.listen.port() != 0 {
         note(
@@ -149,6 +144,12 @@ fn store(config: &Config, note: Note<'_>) {
         (_, Some(url)) => redis_url(url, note),
         (Backend::Embedded, None) => {}
     }
+    let in_tls = redis.url.as_ref().is_some_and(|url| {
+        // A URL that is none is told of above.
+        let scheme = url.expose_secret().split_once("://");
+        scheme.is_none_or(|(scheme, _)| scheme.starts_with("rediss"))
+    });
+    tls::redis::check(&redis.tls, in_tls, note);
     if config.store.ephemeral && config.store.backend == Backend::Redis {
         let message = "only the embedded store can be kept in memory; set store.backend to embedded, \
                        or unset redis.url (REDIS_URL)";

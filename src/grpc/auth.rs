@@ -1,36 +1,49 @@
 //! Who makes a call, and whether they may. It does not know how a credential is
 //! kept, nor what the call does.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, header::AUTHORIZATION};
 
 use super::Method;
 use crate::{
+    config::{Identity, Live},
     error::{Error, Result},
-    tenant::{Caller, Permission, Tenants},
+    tenant::{Caller, Peer, Permission, Tenants},
 };
 
 /// Authentication and permissions.
 #[derive(Debug)]
 pub struct Auth {
     tenants: Tenants,
+    admins: Live<Vec<Identity>>,
 }
 
 impl Auth {
-    /// Authentication by the keys that `tenants` knows.
-    pub fn new(tenants: Tenants) -> Self {
-        Self { tenants }
+    /// Authentication by the keys that `tenants` knows, and by the certificates of these
+    /// admins.
+    pub fn new(tenants: Tenants, admins: Live<Vec<Identity>>) -> Self {
+        Self { tenants, admins }
     }
 
-    /// Who makes a call of this RPC, by the key in the headers.
+    /// Who makes a call of this RPC, by the key in the headers; where there is none, by
+    /// the certificate of the connection's peer. A key that is there decides alone, so
+    /// that one that was revoked, or that may do less, is never helped by a certificate.
     ///
     /// # Errors
     /// [`Error::KeyMissing`], [`Error::KeyInvalid`], and those of the store.
     pub(super) async fn authenticate(
         &self,
         headers: &HeaderMap,
+        peer: Option<&Peer>,
         method: &Method,
     ) -> Result<Caller> {
         let bearer = bearer(headers)?;
+        if bearer.is_none()
+            && let Some(admin) = peer.and_then(|peer| peer.admin(&self.admins))
+        {
+            return Ok(Caller::Certified(Arc::new(admin)));
+        }
         if method.remembered {
             self.tenants.authenticate_remembering(bearer).await
         } else {

@@ -32,12 +32,16 @@ use super::{
 use crate::{
     error::{Error, Result},
     store,
-    tenant::{Caller, audit},
+    tenant::{Caller, Peer, audit},
 };
 
 /// What every call of a core passes; cheap to clone.
 #[derive(Clone)]
-pub struct Layer(Arc<Inside>);
+pub struct Layer {
+    inside: Arc<Inside>,
+    /// Whom the connection's peer has proved to be.
+    peer: Option<Arc<Peer>>,
+}
 
 struct Inside {
     routes: Routes,
@@ -55,13 +59,23 @@ impl Layer {
         in_flight: InFlight,
         config: &crate::config::Server,
     ) -> Self {
-        Self(Arc::new(Inside {
+        let inside = Arc::new(Inside {
             routes,
             auth,
             in_flight,
             max_deadline: config.max_deadline,
             max_message_bytes: config.max_message_bytes,
-        }))
+        });
+        Self { inside, peer: None }
+    }
+
+    /// The same for the calls of a connection whose peer has proved to be this one.
+    #[must_use]
+    pub fn of(self, peer: Option<Peer>) -> Self {
+        Self {
+            peer: peer.map(Arc::new),
+            ..self
+        }
     }
 }
 
@@ -71,14 +85,15 @@ impl hyper::service::Service<Request<Incoming>> for Layer {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        let inside = self.0.clone();
-        Box::pin(async move { Ok(inside.serve(request).await) })
+        let Self { inside, peer } = self.clone();
+        Box::pin(async move { Ok(inside.serve(request, peer).await) })
     }
 }
 
 /// A call on its way through the layer.
 struct Call {
     route: Route,
+    peer: Option<Arc<Peer>>,
     request_id: Arc<str>,
     /// Who makes it, once that is known.
     caller: OnceLock<Caller>,
@@ -87,12 +102,13 @@ struct Call {
 }
 
 impl Inside {
-    async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn serve(&self, request: Request<Incoming>, peer: Option<Arc<Peer>>) -> Response<Body> {
         if let Some(refusal) = framework::no_grpc(&request) {
             return refusal;
         }
         let mut call = Call {
             route: Route::of(request.uri().path()),
+            peer,
             request_id: request_id::of(request.headers()),
             caller: OnceLock::new(),
             subject: None,
@@ -173,7 +189,9 @@ impl Inside {
     ) -> Response<Body> {
         // Health and reflection are open to all, and look at no caller.
         if let Route::Rpc(method) = call.route {
-            let caller = match self.auth.authenticate(request.headers(), method).await {
+            let peer = call.peer.as_deref();
+            let caller = self.auth.authenticate(request.headers(), peer, method);
+            let caller = match caller.await {
                 Ok(caller) => caller,
                 Err(error) => return call.refused(&error),
             };
@@ -230,10 +248,7 @@ impl Call {
 
 /// The tenant of a tenant's key.
 fn tenant_of(caller: &Caller) -> Option<&str> {
-    match caller {
-        Caller::Admin => None,
-        Caller::Key(grant) => Some(&grant.tenant_id),
-    }
+    caller.grant().map(|grant| &*grant.tenant_id)
 }
 
 /// What the work comes to until then, and if it does not panic.

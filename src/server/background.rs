@@ -41,7 +41,11 @@ pub(super) fn start(
             tokio::spawn(async move { warming.run().await });
         }
         tokio::spawn(check(holder, store.clone(), parts.clone()));
-        tokio::spawn(probes::serve(admin, parts.health.clone()));
+        tokio::spawn(probes::serve(
+            admin,
+            parts.health.clone(),
+            parts.live.clone(),
+        ));
         tokio::spawn(async move { directory.follow(feed).await });
         let configuration = parts.configuration.clone();
         tokio::spawn(async move { configuration.follow_file().await });

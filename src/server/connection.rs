@@ -2,6 +2,7 @@
 //! GOAWAY when the server leaves. It does not know what its calls do.
 
 use std::{
+    io,
     pin::{Pin, pin},
     time::{Duration, Instant},
 };
@@ -74,26 +75,29 @@ pub(super) async fn serve(
     socket: Socket,
     protocol: http2::Builder<TokioExecutor>,
     layer: Layer,
-    offer: tls::Offer,
-    handshake: Duration,
+    handshake: tls::Handshake,
+    within: Duration,
     health: &Health,
 ) {
     let Socket { stream, peer, open } = socket;
     let Ok(stream) = TcpStream::from_std(stream) else {
         return;
     };
-    let greeting = async { preface::greet(tls::shake(stream, offer).await?).await };
+    let greeting = async {
+        let (stream, proved) = handshake.shake(stream, peer).await?;
+        Ok::<_, io::Error>((preface::greet(stream).await?, proved))
+    };
     let greeted = tokio::select! {
-        greeted = timeout(handshake, greeting) => greeted,
+        greeted = timeout(within, greeting) => greeted,
         () = health.reached(Stage::Leaving) => return,
     };
-    let stream = match greeted {
-        Ok(Ok(stream)) => stream,
+    let (stream, proved) = match greeted {
+        Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "connection not begun"),
         Err(_) => return tracing::debug!(%peer, "connection not begun in time"),
     };
     let (stream, turns) = turn::gather(stream);
-    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), layer));
+    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), layer.of(proved)));
     let ended = turns.drive(async {
         tokio::select! {
             ended = connection.as_mut() => ended,

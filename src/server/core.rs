@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Error, Parts, Result, checkpoints::Keeping, connection, listener::Socket, tls};
+use super::{Error, Parts, Result, checkpoints::Keeping, connection, listener::Socket};
 use crate::{
     config,
     grpc::{Auth, CacheApi, HealthApi, Layer, Routes, Stage, StateApi, TenantApi},
@@ -111,7 +111,7 @@ async fn serve(
     };
     tokio::spawn(check(index, store.clone(), parts.clone()));
     let protocol = connection::protocol(&parts.config.server);
-    let handshake = parts.config.server.handshake_timeout;
+    let within = parts.config.server.handshake_timeout;
     let connections = TaskTracker::new();
     let mut leaving = pin!(parts.health.reached(Stage::Leaving));
     loop {
@@ -121,9 +121,9 @@ async fn serve(
         };
         let Some(socket) = socket else { break };
         let (protocol, layer, health) = (protocol.clone(), layer.clone(), parts.health.clone());
-        let offer = tls::Offer::clone(&parts.live.offer.load());
+        let handshake = parts.live.handshake();
         connections.spawn(async move {
-            connection::serve(socket, protocol, layer, offer, handshake, &health).await;
+            connection::serve(socket, protocol, layer, handshake, within, &health).await;
         });
     }
     connections.close();
@@ -157,7 +157,7 @@ fn layer(parts: &Parts, store: &store::Handle, keeping: Keeping) -> crate::error
         HealthApi(parts.health.clone()),
         parts.reflection,
     )?;
-    let auth = Auth::new(tenants);
+    let auth = Auth::new(tenants, parts.live.admins.clone());
     Ok(Layer::new(routes, auth, parts.in_flight.clone(), config))
 }
 

@@ -22,17 +22,26 @@ use crate::config;
 /// fails is mostly the lack of file descriptors, which only time mends.
 const REST: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Binds an address; beyond loopback only where that is allowed, or it is in TLS.
-pub(super) async fn bind(
-    setting: &'static str,
-    address: SocketAddr,
-    config: &config::Server,
-    in_tls: bool,
-) -> Result<TcpListener> {
-    let open = in_tls || config.allow_plaintext_beyond_loopback;
-    if !address.ip().is_loopback() && !open {
-        return Err(Error::Plaintext { setting, address });
+/// Whether each listener may be where it is to be.
+pub(super) fn allow(config: &config::Server) -> Result<()> {
+    if let Some((setting, problem)) = config.exposed().into_iter().next() {
+        return Err(Error::Plaintext { setting, problem });
     }
+    let calls = config.allow_plaintext_beyond_loopback;
+    if calls || config.allow_plaintext_admin_beyond_loopback {
+        let (in_tls, admin_in_tls) = (config.tls.is_on(), config.admin_tls);
+        tracing::warn!(
+            in_tls,
+            admin_in_tls,
+            calls,
+            "plaintext is allowed beyond loopback"
+        );
+    }
+    Ok(())
+}
+
+/// Binds an address.
+pub(super) async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|cause| Error::Listen {
         setting,

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::tls;
 use crate::{
     cache::Memory,
-    config::{self, Config, Live},
+    config::{self, Config, Identity, Live},
     grpc::Health,
     state::{InForce, Outcome},
     telemetry,
@@ -26,10 +26,18 @@ pub(super) struct Parts {
     pub(super) encrypts_all: Live<bool>,
     /// What connections begin with.
     pub(super) offer: Live<tls::Offer>,
+    /// The same on the admin listener.
+    pub(super) admin_offer: Live<tls::Offer>,
+    /// Whose certificates are admins'.
+    pub(super) admins: Live<Vec<Identity>>,
+    /// What is counted of TLS.
+    pub(super) tls: Arc<tls::Figures>,
 }
 
 impl Parts {
     pub(super) fn of(config: &Config) -> Self {
+        let tls = Arc::new(tls::Figures::default());
+        tls.shows(&config.server.tls);
         Self {
             plans: Arc::new(ArcSwap::from_pointee(config.tenant.clone())),
             billing: Arc::new(ArcSwap::from_pointee(config.billing.clone())),
@@ -37,6 +45,9 @@ impl Parts {
             session: config.session.clone().into(),
             encrypts_all: config.encryption.enabled.into(),
             offer: tls::offer(&config.server.tls).into(),
+            admin_offer: tls::admin_offer(&config.server).into(),
+            admins: config.server.tls.admins.clone().into(),
+            tls,
         }
     }
 
@@ -47,6 +58,26 @@ impl Parts {
         self.session.store(config.session.clone());
         self.encrypts_all.store(config.encryption.enabled);
         self.offer.store(tls::offer(&config.server.tls));
+        self.admin_offer.store(tls::admin_offer(&config.server));
+        self.admins.store(config.server.tls.admins.clone());
+        self.tls.shows(&config.server.tls);
+    }
+
+    /// How a connection begins now.
+    pub(super) fn handshake(&self) -> tls::Handshake {
+        self.beginning(&self.offer)
+    }
+
+    /// The same on the admin listener.
+    pub(super) fn admin_handshake(&self) -> tls::Handshake {
+        self.beginning(&self.admin_offer)
+    }
+
+    fn beginning(&self, offer: &Live<tls::Offer>) -> tls::Handshake {
+        tls::Handshake {
+            offer: tls::Offer::clone(&offer.load()),
+            figures: self.tls.clone(),
+        }
     }
 }
 
@@ -117,6 +148,9 @@ mod tests {
                 session,
                 encrypts_all,
                 offer: _,
+                admin_offer: _,
+                admins,
+                tls: _,
             } = parts;
             [
                 format!("{:?}", plans.load()),
@@ -124,6 +158,7 @@ mod tests {
                 format!("{cache:?}"),
                 format!("{session:?}"),
                 format!("{encrypts_all:?}"),
+                format!("{admins:?}"),
             ]
         };
         let before = shown(&parts);
@@ -132,6 +167,7 @@ mod tests {
         config.cache.watch.linger = std::time::Duration::from_secs(7);
         config.session.max_data_bytes = 7_000;
         config.encryption.enabled = true;
+        config.server.tls.admins = vec![Identity::CommonName("ops".to_owned())];
         parts.replace(&config);
         let after = shown(&parts);
         for (before, after) in before.iter().zip(&after) {

@@ -7,8 +7,13 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Bytes, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 
+use super::live;
 use crate::grpc::Health;
 
 /// How long a request's head may take.
@@ -18,15 +23,19 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 64;
 
 /// Answers probes for ever.
-pub(super) async fn serve(listener: std::net::TcpListener, health: Arc<Health>) {
+pub(super) async fn serve(
+    listener: std::net::TcpListener,
+    health: Arc<Health>,
+    live: Arc<live::Parts>,
+) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "probes not served"),
     };
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     while let Ok(place) = room.clone().acquire_owned().await {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "probe not accepted");
                 sleep(Duration::from_millis(100)).await;
@@ -34,7 +43,10 @@ pub(super) async fn serve(listener: std::net::TcpListener, health: Arc<Health>) 
             }
         };
         let health = health.clone();
+        let handshake = live.admin_handshake();
         tokio::spawn(async move {
+            let shaken = timeout(HEAD_TIMEOUT, handshake.shake(stream, peer)).await;
+            let Ok(Ok((stream, _))) = shaken else { return };
             let answer = service_fn(|request| {
                 let response = answer(&request, &health);
                 async { Ok::<_, Infallible>(response) }

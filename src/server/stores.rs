@@ -30,8 +30,7 @@ impl Stores {
         if config.store.backend == Backend::Redis {
             // Begun once and dropped, so that a URL that cannot be read stops the
             // start and not a core.
-            let missing = || failed("redis.url")(store::Error::Unusable("it is not set".into()));
-            let settings = redis::Settings::of(&config.redis).ok_or_else(missing)?;
+            let settings = redis::Settings::of(&config.redis).map_err(failed("redis.url"))?;
             Redis::connect(&settings).map_err(failed("redis.url"))?;
             return Ok(Self::Redis(settings, watcher));
         }

@@ -37,6 +37,7 @@ mod server;
 mod slots;
 mod state;
 mod tally;
+mod tls;
 mod tracking;
 mod wire;
 
@@ -53,6 +54,7 @@ use bytes::Bytes;
 use fred::types::{ClusterHash, config::Config};
 use secrecy::SecretString;
 
+pub use self::tls::Connector;
 use self::{
     commit::check,
     connection::Task,
@@ -84,17 +86,27 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How many invalidations may wait on a tracked connection to be taken in.
     pub invalidation_buffer: usize,
+    /// How connections begin in TLS, where the URL asks for it; as this machine does
+    /// with others where nothing is said.
+    pub tls: Option<Connector>,
 }
 
 impl Settings {
-    /// From the configuration; `None` where it has no URL.
-    pub fn of(config: &crate::config::Redis) -> Option<Self> {
-        Some(Self {
-            url: config.url.clone()?,
+    /// From the configuration.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] where it has no URL, or TLS cannot be spoken.
+    pub fn of(config: &crate::config::Redis) -> Result<Self> {
+        let url = config.url.clone();
+        let url = url.ok_or_else(|| Error::Unusable("it is not set".to_owned()))?;
+        let tls = address::is_tls(&url).then(|| Connector::of(&config.tls));
+        Ok(Self {
+            url,
             pool_size: config.pool_size,
             command_timeout: config.command_timeout,
             connect_timeout: config.connect_timeout,
             invalidation_buffer: config.invalidation_buffer,
+            tls: tls.transpose()?,
         })
     }
 }

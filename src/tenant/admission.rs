@@ -129,7 +129,7 @@ impl Tenants {
         }
         let known = self.look_up_tenant(tenant_id).await?;
         let known = known.ok_or_else(|| match caller {
-            Caller::Admin => Error::no_tenant(tenant_id),
+            Caller::Admin | Caller::Certified(_) => Error::no_tenant(tenant_id),
             Caller::Key(_) => Error::KeyInvalid,
         })?;
         self.enter(&known, caller, access)

@@ -1,7 +1,11 @@
 //! Who calls, and what a credential grants. It does not know how a credential
 //! is checked or kept.
 
+mod certified;
+
 use std::{fmt, sync::Arc};
+
+pub use certified::{Certified, Peer};
 
 use crate::{
     error::{Error, Result},
@@ -13,6 +17,8 @@ use crate::{
 pub enum Caller {
     /// The admin key.
     Admin,
+    /// A certificate that is an admin's; it may do what the admin key may.
+    Certified(Arc<Certified>),
     /// A tenant's API key.
     Key(Arc<Grant>),
 }
@@ -61,7 +67,7 @@ impl Caller {
     /// [`Error::ScopeMissing`] with the name of what it lacks.
     pub fn require(&self, permission: Permission) -> Result<()> {
         match (self, permission) {
-            (Self::Admin, _) | (Self::Key(_), Permission::Any) => Ok(()),
+            (Self::Admin | Self::Certified(_), _) | (Self::Key(_), Permission::Any) => Ok(()),
             (Self::Key(grant), Permission::Scope(scope)) if grant.scopes.contains(scope) => Ok(()),
             (Self::Key(_), Permission::Scope(scope)) => Err(Error::ScopeMissing {
                 scope: scope.as_str().into(),
@@ -73,29 +79,56 @@ impl Caller {
     }
 
     /// The tenant a request is about, where `requested` is its `tenant_id`: a
-    /// tenant key's own; for the admin key the one that is named.
+    /// tenant key's own; for an admin the one that is named.
     ///
     /// # Errors
     /// [`Error::TenantMismatch`] where a tenant key names another tenant, whether
-    /// that one exists or not; [`Error::Invalid`] where the admin key names none.
+    /// that one exists or not; [`Error::Invalid`] where an admin names none.
     pub fn tenant_id<'a>(&'a self, requested: &'a str) -> Result<&'a str> {
         match self {
             Self::Key(grant) if requested.is_empty() || requested == grant.tenant_id => {
                 Ok(&grant.tenant_id)
             }
             Self::Key(_) => Err(Error::TenantMismatch),
-            Self::Admin if requested.is_empty() => Err(Error::invalid(
+            Self::Admin | Self::Certified(_) if requested.is_empty() => Err(Error::invalid(
                 "tenant_id",
-                "the admin key belongs to no tenant: name one",
+                "an admin belongs to no tenant: name one",
             )),
-            Self::Admin => Ok(requested),
+            Self::Admin | Self::Certified(_) => Ok(requested),
         }
     }
 
-    /// The public half of the credential; `admin` for the admin key.
+    /// Whether it is an admin, by the key or by a certificate.
+    pub fn is_admin(&self) -> bool {
+        self.grant().is_none()
+    }
+
+    /// What an API key grants, where the caller is a tenant's.
+    pub fn grant(&self) -> Option<&Arc<Grant>> {
+        match self {
+            Self::Admin | Self::Certified(_) => None,
+            Self::Key(grant) => Some(grant),
+        }
+    }
+
+    /// The caller of a call that lasts, as far as that can be told without the store: a
+    /// certificate may have expired since, or its identity may be an admin's no more.
+    ///
+    /// # Errors
+    /// [`Error::KeyInvalid`].
+    pub fn lasting(&self) -> Result<Self> {
+        match self {
+            Self::Certified(certified) if !certified.holds() => Err(Error::KeyInvalid),
+            _ => Ok(self.clone()),
+        }
+    }
+
+    /// The public half of the credential; `admin` for the admin key, and for a
+    /// certificate `cert:` and whose it is.
     pub fn key_id(&self) -> &str {
         match self {
             Self::Admin => "admin",
+            Self::Certified(certified) => certified.key_id(),
             Self::Key(grant) => &grant.key_id,
         }
     }
@@ -106,9 +139,9 @@ impl Caller {
 pub enum Permission {
     /// Any valid key.
     Any,
-    /// A tenant key with this scope, or the admin key.
+    /// A tenant key with this scope, or an admin.
     Scope(Scope),
-    /// The admin key.
+    /// An admin.
     Admin,
 }
 

@@ -47,8 +47,8 @@ impl Tenants {
             None
         };
         match (caller, found) {
-            (Caller::Admin, Some((tenant, _))) => Ok(tenant),
-            (Caller::Admin, None) => Err(Error::no_tenant(tenant_id)),
+            (Caller::Admin | Caller::Certified(_), Some((tenant, _))) => Ok(tenant),
+            (Caller::Admin | Caller::Certified(_), None) => Err(Error::no_tenant(tenant_id)),
             (Caller::Key(grant), Some((tenant, _))) if grant.incarnation == tenant.incarnation => {
                 Ok(tenant)
             }

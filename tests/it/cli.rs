@@ -14,6 +14,7 @@ mod reload;
 mod serving;
 mod session;
 mod stand_in;
+mod tls;
 mod tour;
 mod warm;
 mod watch;

@@ -10,6 +10,7 @@
 )]
 #![allow(unreachable_pub, dead_code)]
 
+mod authority;
 mod cache;
 mod cli;
 mod config;

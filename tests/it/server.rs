@@ -80,6 +80,8 @@ pub struct Server {
     pub admin_address: SocketAddr,
     channel: Channel,
     counters: Arc<Counters>,
+    /// What is counted of TLS.
+    pub tls: Arc<server::TlsFigures>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<server::Result<()>>>,
     /// The Redis that nobody else holds.
@@ -135,16 +137,17 @@ impl Server {
                     }
                 };
                 let addresses = (server.local_addr().unwrap(), server.admin_addr().unwrap());
-                let _ = tell.send(Ok((addresses, server.counters())));
+                let _ = tell.send(Ok((addresses, server.counters(), server.tls())));
                 server.run(async { _ = stopped.await }).await
             })
         });
-        let ((address, admin_address), counters) = told.recv().unwrap()?;
+        let ((address, admin_address), counters, tls) = told.recv().unwrap()?;
         Ok(Self {
             address,
             admin_address,
             channel: channel(address),
             counters,
+            tls,
             stop: Some(stop),
             thread: Some(thread),
             redis: None,

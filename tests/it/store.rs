@@ -172,5 +172,6 @@ pub fn settings(url: &str) -> Settings {
         command_timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_secs(20),
         invalidation_buffer: 8192,
+        tls: None,
     }
 }

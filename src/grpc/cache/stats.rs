@@ -6,10 +6,7 @@ use crate::{
     error::Result,
     grpc::{Context, convert::int64},
     proto::v1,
-    tenant::{
-        Caller,
-        stats::{CacheStats, FleetStats, Latencies},
-    },
+    tenant::stats::{CacheStats, FleetStats, Latencies},
 };
 
 impl CacheApi {
@@ -19,7 +16,7 @@ impl CacheApi {
         request: &v1::GetCacheStatsRequest,
     ) -> Result<v1::GetCacheStatsResponse> {
         let (caller, tenant_id) = (&context.caller, &*request.tenant_id);
-        let of_fleet = matches!(caller, Caller::Admin) && tenant_id.is_empty();
+        let of_fleet = caller.is_admin() && tenant_id.is_empty();
         let namespace = cache::stats_namespace(&request.namespace, of_fleet)?;
         if of_fleet {
             let FleetStats {

@@ -49,7 +49,7 @@ impl CacheApi {
         mut messages: Streaming<WarmCacheRequest>,
     ) -> Answer<WarmCacheResponse> {
         let bearer = match &context.caller {
-            Caller::Admin => Ok(None),
+            Caller::Admin | Caller::Certified(_) => Ok(None),
             Caller::Key(_) => auth::bearer(headers),
         };
         let bearer = bearer.map_err(|error| status::status(&error, context))?;
@@ -128,9 +128,10 @@ impl<'a> Messages<'a> {
     async fn part(&mut self, message: WarmCacheRequest) -> Result<Part> {
         self.same("tenant_id", &message.tenant_id, &self.tenant_id)?;
         self.same("namespace", &message.namespace, &self.namespace)?;
-        if let Some(bearer) = self.bearer {
-            self.api.tenants.authenticate(Some(bearer)).await?;
-        }
+        match self.bearer {
+            Some(bearer) => self.api.tenants.authenticate(Some(bearer)).await?,
+            None => self.context.caller.lasting()?,
+        };
         if !message.keys.is_empty() {
             let reads = Permission::Scope(Scope::CacheRead);
             self.context.caller.require(reads)?;

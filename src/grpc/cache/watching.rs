@@ -81,7 +81,7 @@ impl CacheApi {
             from => (from.map(|(_, position)| position), false),
         };
         let bearer = match &context.caller {
-            Caller::Admin => None,
+            Caller::Admin | Caller::Certified(_) => None,
             Caller::Key(_) => auth::bearer(headers)?.map(SecretString::from),
         };
         let until = deadline::asked(headers)?.map(|timeout| Instant::now() + timeout);
@@ -185,7 +185,7 @@ impl Watching {
                     let bearer = Some(bearer.expose_secret());
                     self.tenants.authenticate(bearer).await?
                 }
-                None => Caller::Admin,
+                None => self.context.caller.lasting()?,
             };
             let tenancy = self
                 .tenants

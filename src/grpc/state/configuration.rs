@@ -100,6 +100,8 @@ impl Watching {
         };
         // A configuration outlives the calls of its server.
         let in_force: Arc<InForce> = next.ok_or(Error::Draining)?;
+        // What it tells of may be that the caller is no admin any more.
+        self.context.caller.lasting()?;
         Ok(WatchConfigResponse {
             version: in_force.version,
             reload: in_force.last_reload.as_deref().map(message),

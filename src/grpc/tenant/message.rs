@@ -299,14 +299,14 @@ pub(super) fn purge_report(report: PurgeReport) -> v1::PurgeReport {
 }
 
 pub(super) fn who(caller: &Caller) -> v1::WhoAmIResponse {
-    match caller {
-        Caller::Admin => v1::WhoAmIResponse {
+    match caller.grant() {
+        None => v1::WhoAmIResponse {
             tenant_id: String::new(),
             admin: true,
             key_id: caller.key_id().to_owned(),
             scopes: vec!["admin".to_owned()],
         },
-        Caller::Key(grant) => v1::WhoAmIResponse {
+        Some(grant) => v1::WhoAmIResponse {
             tenant_id: grant.tenant_id.clone(),
             admin: false,
             key_id: grant.key_id.clone(),

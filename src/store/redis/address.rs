@@ -13,10 +13,10 @@ use fred::{
         },
     },
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
-use super::Settings;
-use crate::store::Error;
+use super::{Settings, tls::Connector};
+use crate::{config::RedisTls, store::Error};
 
 const SCHEMES: [&str; 8] = [
     "redis",
@@ -32,6 +32,11 @@ const SCHEMES: [&str; 8] = [
 const ALLOWED: &str = "redis.url: allowed are redis://[user:password@]host:port[/database], rediss:// for TLS, \
     redis-cluster://host:port?node=host:port, redis-sentinel://host:port?sentinelServiceName=name&node=host:port \
     (both also as rediss-), and unix:///path/of/socket";
+
+/// Whether a URL asks for TLS.
+pub(super) fn is_tls(url: &SecretString) -> bool {
+    url.expose_secret().trim().starts_with("rediss")
+}
 
 /// The driver's configuration for these settings.
 pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
@@ -52,9 +57,20 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Error> {
             Config::from_url(&format!("redis+unix://{user}@localhost/{path}"))
         }
         (true, _) => Config::from_url(&format!("redis+unix://{rest}")),
-        _ => Config::from_url(url),
+        // By itself the driver would speak TLS as this machine does with all others.
+        _ => match scheme.strip_prefix("rediss") {
+            Some(kind) => Config::from_url(&format!("redis{kind}://{rest}")),
+            None => Config::from_url(url),
+        },
     };
     let mut config = read.map_err(|error| wrong(error.details()))?;
+    if is_tls(&settings.url) {
+        let connector = match &settings.tls {
+            Some(connector) => connector.clone(),
+            None => Connector::of(&RedisTls::default())?,
+        };
+        config.tls = Some(connector.of_driver());
+    }
     config.fail_fast = false;
     config.version = RespVersion::RESP3;
     Ok(config)
@@ -111,6 +127,7 @@ mod tests {
             command_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),
             invalidation_buffer: 8192,
+            tls: None,
         }
     }
 
@@ -119,14 +136,18 @@ mod tests {
         for url in [
             "redis://localhost",
             "redis://:pass@localhost:6379/3",
+            "rediss://user:pass@localhost:6379",
+            "rediss-cluster://a:1?node=b:2",
+            "rediss-sentinel://a:1?sentinelServiceName=main",
             "redis-cluster://a:1?node=b:2",
             "redis-sentinel://a:1?sentinelServiceName=main",
             "redis+unix:///run/redis.sock",
             "unix:///run/redis.sock",
             "unix://user:pass@/run/redis.sock",
         ] {
-            if let Err(error) = config(&settings(url)) {
-                panic!("{url}: {error}");
+            match config(&settings(url)) {
+                Ok(config) => assert_eq!(config.uses_tls(), url.starts_with("rediss")),
+                Err(error) => panic!("{url}: {error}"),
             }
         }
         assert!(

@@ -3,6 +3,7 @@
 
 use fred::error::{Error as Driver, ErrorKind};
 
+use super::tls;
 use crate::store::Error;
 
 /// Why a command has no answer that can be read on.
@@ -102,6 +103,9 @@ fn refusal(text: &str) -> Option<Error> {
 /// Why a connection could not be made or was lost, `at_connect` telling which.
 pub(super) fn connection(error: &Driver, at_connect: bool) -> Error {
     let text = error.details();
+    if let Some(error) = tls::failure(text) {
+        return error;
+    }
     if let Some(words) = text
         .find("WRONGPASS")
         .or_else(|| text.find("NOAUTH"))

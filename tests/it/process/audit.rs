@@ -69,7 +69,7 @@ pub fn unopened(tenant_id: &str) -> Vec<String> {
 }
 
 /// What was told of the call with this id: actor, rpc, tenant and outcome.
-fn told(request_id: &str) -> Vec<[String; 4]> {
+pub fn told(request_id: &str) -> Vec<[String; 4]> {
     let told = TOLD.lock().unwrap();
     let of = told
         .iter()

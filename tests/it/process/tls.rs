@@ -1,120 +1,57 @@
 //! TLS of the listener: who is answered, which certificate is shown, and what becomes
 //! of connections when it is exchanged. It does not know what is called.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+mod admin;
+mod client;
+mod exposure;
+mod redis;
 
-use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use std::{fs, path::Path, time::Duration};
+
 use riptide_persistence::proto::v1::{GetServerInfoRequest, ReloadOutcome};
 use rstest::rstest;
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, ServerName},
-};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::transport::{Channel, Endpoint};
 
 use crate::{
+    authority::Authority,
     redis::Redis,
     rpc::configuration::{config_of, environment, launch, until, value_of},
     server::{ADMIN_KEY, Bearer, Clients, Kind, Server},
 };
 
-/// Who signs certificates.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
-    pem: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        Self {
-            certificate: certificate.der().clone(),
-            pem: certificate.pem(),
-            issuer: Issuer::new(params, key),
-        }
-    }
-
-    /// A certificate of this machine, with its key, in PEM.
-    fn sign(&self) -> (String, String) {
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(names).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    /// A handshake with a server, by one who trusts this.
-    async fn shake(
-        &self,
-        address: SocketAddr,
-        protocol: &str,
-    ) -> std::io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).unwrap();
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let name = ServerName::try_from("localhost").unwrap();
-        let stream = TcpStream::connect(address).await?;
-        TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
-    }
-
-    /// The certificate that a server shows.
-    async fn shown(&self, address: SocketAddr) -> CertificateDer<'static> {
-        let stream = self.shake(address, "h2").await.unwrap();
-        let chain = stream.get_ref().1.peer_certificates().unwrap();
-        chain[0].clone().into_owned()
-    }
-
-    /// Clients of a server, by one who trusts this.
-    async fn clients(self: &Arc<Self>, address: SocketAddr) -> Clients {
-        let this = self.clone();
-        let connector = tower::service_fn(move |_| {
-            let this = this.clone();
-            async move { this.shake(address, "h2").await.map(TokioIo::new) }
-        });
-        let endpoint = Endpoint::from_static("http://localhost");
-        let channel: Channel = endpoint.connect_with_connector(connector).await.unwrap();
-        Clients::new(channel, Bearer::new(ADMIN_KEY))
-    }
-}
-
 /// A folder with a file of settings, a certificate and its key.
 struct Stage {
     folder: TempDir,
-    authority: Arc<Authority>,
+    authority: Authority,
 }
 
 impl Stage {
     fn new() -> Self {
+        Self::with("", "")
+    }
+
+    /// With more settings of the server, and of its TLS; both begin with a comma.
+    fn with(server: &str, tls: &str) -> Self {
         let stage = Self {
             folder: TempDir::new().unwrap(),
-            authority: Arc::new(Authority::new()),
+            authority: Authority::new(),
         };
         stage.write("server.crt", &stage.renew());
-        let [certificate, key] = ["server.crt", "server.key"].map(|name| stage.path(name));
-        let text = format!(
-            "persistence: {{server: {{tls: {{cert_file: {certificate}, key_file: {key}}}}}}}"
-        );
-        stage.write("persistence.yml", &text);
+        stage.set(server, tls);
         stage
+    }
+
+    /// Writes the file of settings.
+    fn set(&self, server: &str, tls: &str) {
+        let [certificate, key] = ["server.crt", "server.key"].map(|name| self.path(name));
+        let text = format!(
+            "persistence: {{server: {{tls: {{cert_file: {certificate}, key_file: {key}{tls}}}{server}}}}}"
+        );
+        self.write("persistence.yml", &text);
     }
 
     fn path(&self, name: &str) -> String {
@@ -135,9 +72,7 @@ impl Stage {
     async fn serve(&self, redis: Option<&Redis>) -> Server {
         let file = Path::new(&self.path("persistence.yml")).to_owned();
         let server = launch(&file, environment(self.folder.path(), redis));
-        let clients = self.authority.clients(server.address).await;
         until("it serves", async || server.probe("/readyz").0 == 200).await;
-        drop(clients);
         server
     }
 }

@@ -30,6 +30,7 @@ pub fn open_for(url: &str, command_timeout: Duration) -> Redis {
         command_timeout,
         connect_timeout: Duration::from_secs(1),
         invalidation_buffer: 8192,
+        tls: None,
     };
     Redis::connect(&settings).unwrap()
 }

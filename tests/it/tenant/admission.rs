@@ -303,7 +303,7 @@ async fn a_new_life_of_a_tenant_is_open_at_once_and_closed_to_keys_of_the_old_on
 fn grant_of(caller: &Caller) -> riptide_persistence::store::Incarnation {
     match caller {
         Caller::Key(grant) => grant.incarnation,
-        Caller::Admin => unreachable!(),
+        Caller::Admin | Caller::Certified(_) => unreachable!(),
     }
 }
 

@@ -79,9 +79,10 @@ const CONFINED: [(&str, &[&str]); 15] = [
         "ring",
         &[
             "src/codec/xaes.rs",
-            "src/config/tls.rs",
+            "src/config/tls",
             "src/server/tls.rs",
             "src/client/tls.rs",
+            "src/store/redis/tls.rs",
         ],
     ),
     ("aes", &["src/codec/xaes.rs"]),
@@ -90,9 +91,10 @@ const CONFINED: [(&str, &[&str]); 15] = [
         "rustls",
         &[
             "src/state/objects",
-            "src/config/tls.rs",
+            "src/config/tls",
             "src/server/tls.rs",
             "src/client/tls.rs",
+            "src/store/redis/tls.rs",
         ],
     ),
     ("tokio_rustls", &["src/server", "src/client/tls.rs"]),
