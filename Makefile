@@ -73,4 +73,4 @@ reload-load: ## Show a load with and without a reload every second (about 3 minu
 	cargo bench --bench rpc -- --part reload --rounds 5
 
 tools:
-	@tests/tools redis python moto groff
+	@tests/tools redis python moto buf node go groff

@@ -191,15 +191,16 @@ impl Client {
     /// from it is gone, and has no deadline.
     ///
     /// # Errors
-    /// [`Failure`] where it failed.
+    /// [`Failure`] where it failed; what came before may be done, so its outcome is unknown.
+    /// WarmCache tells how much is, by a `WarmCacheResponse` among the status's details.
     pub async fn send<R: Streamed>(
         &self,
         requests: impl Stream<Item = R> + Send + 'static,
     ) -> Result<R::Answer, Failure> {
         let mut request = Request::new(requests);
         self.sign(&mut request);
-        let failed = |status| Failure::of(status, true);
         let mut grpc = self.grpc();
+        let failed = Failure::of_stream;
         grpc.ready().await.map_err(lost).map_err(failed)?;
         let codec = ProstCodec::<R, R::Answer>::default();
         let answer = grpc.client_streaming(request, path::<R>(), codec).await;
@@ -225,7 +226,8 @@ impl Client {
         R: Ask,
         F: Future<Output = Result<A, Status>>,
     {
-        let end = Instant::now() + self.deadline;
+        let began = Instant::now();
+        let left = || self.deadline.saturating_sub(began.elapsed());
         if message.changes()
             && let Some(id) = message.request_id()
             && id.is_empty()
@@ -235,14 +237,13 @@ impl Client {
         let repeatable = message.is_repeatable();
         let mut attempt = 1;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
             let mut request = Request::new(message.clone());
             self.sign(&mut request);
             if told {
-                request.set_timeout(left);
+                request.set_timeout(left());
             }
             let mut grpc = self.grpc();
-            let answer = timeout(left, async {
+            let answer = timeout(left(), async {
                 grpc.ready().await.map_err(lost)?;
                 once(grpc, request).await
             });
@@ -252,9 +253,8 @@ impl Client {
                 Err(_) => Failure::late(message.changes()),
             };
             let failure = failure.after(attempt);
-            let left = end.saturating_duration_since(Instant::now());
             let policy = self.shared.policy;
-            let Some(wait) = policy.wait(&failure, repeatable, attempt, left, chance()) else {
+            let Some(wait) = policy.wait(&failure, repeatable, attempt, left(), chance()) else {
                 return Err(failure);
             };
             if let Some(observer) = &self.shared.observer {

@@ -78,6 +78,16 @@ impl Failure {
         }))
     }
 
+    /// A stream that failed: what came before may be done, whatever ended it.
+    pub(super) fn of_stream(status: Status) -> Self {
+        let unreached = caused_by::<ConnectError>(&status);
+        let mut failure = Self::of(status, true);
+        if !unreached {
+            failure.0.outcome = Outcome::Unknown;
+        }
+        failure
+    }
+
     /// Whether the connection broke, or could not be made.
     pub(super) fn is_lost(&self) -> bool {
         self.0.reason.is_none() && self.0.status.source().is_some()
@@ -164,10 +174,10 @@ fn caused_by<E: Error + 'static>(status: &Status) -> bool {
     false
 }
 
-/// What broke a stream that was being read, or sent.
+/// What broke a stream that was being read.
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        Self::of(status, true)
+        Self::of_stream(status)
     }
 }
 

@@ -1,14 +1,17 @@
-"""What a Python service does with ours: the tour of the README, and the errors.
+"""What a Python service does with ours: tenants, keys, entries, sessions, streams,
+errors, retries.
 
 usage: tour.py ADDRESS ADMIN_KEY STUBS
 
-Uses nothing but grpcio and the stubs that stubs.py made in STUBS. Any surprise
-ends it with an AssertionError.
+Uses nothing but grpcio and the stubs that buf made in STUBS by
+proto/buf.gen.python.yaml. Any surprise ends it with an AssertionError. Whoever runs it
+stops and starts the server when it says so; see `restart`.
 """
 
 from __future__ import annotations
 
 import datetime
+import pathlib
 import sys
 import time
 import uuid
@@ -22,10 +25,13 @@ from grpc_status import rpc_status
 address, admin_key, stubs = sys.argv[1:]
 sys.path.insert(0, stubs)
 
+import retry  # noqa: E402
 from riptide.persistence.v1 import (  # noqa: E402
     cache_pb2,
     cache_service_pb2,
     cache_service_pb2_grpc,
+    checkpoint_pb2,
+    session_pb2,
     state_service_pb2,
     state_service_pb2_grpc,
     tenant_pb2,
@@ -46,7 +52,12 @@ class Client:
 
 
 class Service:
-    """A stub whose calls carry the key and a deadline."""
+    """A stub whose calls carry the key and a deadline, and are made once.
+
+    Over TLS the key can go with the channel: `grpc.composite_channel_credentials` of
+    `grpc.ssl_channel_credentials(ca)` and `grpc.access_token_call_credentials(key)`.
+    gRPC for Python sends such credentials over nothing less.
+    """
 
     def __init__(self, stub, key: str | None):
         self.stub = stub
@@ -274,8 +285,187 @@ def state(admin: Client, acme: Client) -> None:
     assert "server.listen" in [value.path for value in values]
 
 
+def sessions(acme: Client) -> None:
+    request = session_pb2.CreateSessionRequest(
+        user_id="ann", attributes={"device": "phone"}, ttl=seconds(3600), request_id=str(uuid.uuid4())
+    )
+    request.data.update({"cart": ["tea", "milk"], "step": 2})
+    session = acme.state.CreateSession(request).session
+    again = acme.state.CreateSession(request).session
+    assert again.session_id == session.session_id, "a request_id is carried out once"
+    read = acme.state.GetSession(session_pb2.GetSessionRequest(session_id=session.session_id)).session
+    assert list(read.data["cart"]) == ["tea", "milk"] and read.attributes["device"] == "phone"
+
+    change = session_pb2.UpdateSessionRequest(
+        session=session_pb2.Session(session_id=session.session_id, attributes={"device": "desk"}, etag=session.etag),
+        update_mask=field_mask_pb2.FieldMask(paths=["attributes"]),
+    )
+    assert acme.state.UpdateSession(change).session.attributes["device"] == "desk"
+    stale = failure(acme.state.UpdateSession, change)
+    assert (stale.code, stale.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
+
+    other = acme.state.CreateSession(session_pb2.CreateSessionRequest(user_id="ann", ttl=seconds(60))).session
+    listed = acme.state.ListSessions(session_pb2.ListSessionsRequest(user_id="ann")).sessions
+    assert {entry.session_id for entry in listed} == {session.session_id, other.session_id}
+    ended = acme.state.TerminateSessions(
+        session_pb2.TerminateSessionsRequest(user_id="ann", except_session_id=other.session_id)
+    )
+    assert ended.terminated == 1
+    acme.state.TerminateSession(session_pb2.TerminateSessionRequest(session_id=other.session_id))
+    gone = failure(acme.state.GetSession, session_pb2.GetSessionRequest(session_id=session.session_id))
+    assert (gone.code, gone.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
+
+
+def streams(acme: Client) -> None:
+    """Warms entries by a stream of ours, and hears of their removal by one of the server's."""
+    chunks = [
+        cache_service_pb2.WarmCacheRequest(
+            namespace="warm", entries=[cache_pb2.SetEntry(key=f"page:{chunk}:{n}", value=b"x") for n in range(10)]
+        )
+        for chunk in range(3)
+    ]
+    warmed = acme.cache.WarmCache(iter(chunks))
+    assert (warmed.stored, warmed.failed) == (30, 0), warmed
+
+    watch = acme.cache.stub.WatchInvalidations(
+        cache_service_pb2.WatchInvalidationsRequest(namespaces=["warm"]), metadata=acme.cache.metadata, timeout=SECONDS
+    )
+    token = next(watch).resume_token  # it watches from here on
+    acme.cache.InvalidateCache(cache_service_pb2.InvalidateCacheRequest(namespace="warm", prefix="page:1:"))
+    assert prefixes(watch, 1) == ["page:1:"]
+    watch.cancel()
+
+    # Who brings a token hears of all that happened since, watched or not.
+    acme.cache.InvalidateCache(cache_service_pb2.InvalidateCacheRequest(namespace="warm", prefix="page:2:"))
+    watch = acme.cache.stub.WatchInvalidations(
+        cache_service_pb2.WatchInvalidationsRequest(namespaces=["warm"], resume_token=token),
+        metadata=acme.cache.metadata,
+        timeout=SECONDS,
+    )
+    assert prefixes(watch, 2) == ["page:1:", "page:2:"]
+    watch.cancel()
+
+
+def prefixes(watch, count: int) -> list[str]:
+    """The first prefixes that a watcher hears of, among signs of life."""
+    heard = []
+    for answer in watch:
+        heard += [event.prefix for event in answer.events]
+        if len(heard) >= count:
+            return heard
+    raise AssertionError("the stream ended")
+
+
+def checkpoints(admin: Client) -> None:
+    request = checkpoint_pb2.CreateCheckpointRequest(
+        tenant_ids=["acme"],
+        components=[checkpoint_pb2.COMPONENT_TENANTS, checkpoint_pb2.COMPONENT_CACHE],
+        request_id=str(uuid.uuid4()),
+    )
+    *_, last = admin.state.CreateCheckpoint(request)
+    checkpoint = last.checkpoint
+    assert checkpoint.state == checkpoint_pb2.CHECKPOINT_STATE_COMPLETE, last
+    listed = admin.state.ListCheckpoints(checkpoint_pb2.ListCheckpointsRequest()).checkpoints
+    assert checkpoint.checkpoint_id in [entry.checkpoint_id for entry in listed]
+    named = {"checkpoint_id": checkpoint.checkpoint_id}
+    assert admin.state.VerifyCheckpoint(checkpoint_pb2.VerifyCheckpointRequest(**named)).valid
+    admin.state.DeleteCheckpoint(checkpoint_pb2.DeleteCheckpointRequest(**named))
+    gone = failure(admin.state.GetCheckpoint, checkpoint_pb2.GetCheckpointRequest(**named))
+    assert gone.reason == "CHECKPOINT_NOT_FOUND"
+
+
+def deadlines(acme: Client) -> None:
+    # Nothing else ends a stream that has nothing to tell.
+    request = cache_service_pb2.WatchInvalidationsRequest(namespaces=["quiet"])
+    try:
+        for answer in acme.cache.stub.WatchInvalidations(request, metadata=acme.cache.metadata, timeout=0.2):
+            assert not answer.events
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
+    else:
+        raise AssertionError("the stream ended by itself")
+
+
+def rates(channel: grpc.Channel, admin: Client) -> None:
+    """A limited call is made again when RetryInfo says, and then answers."""
+    request = tenant_service_pb2.CreateTenantRequest(
+        tenant_id="hasty", quotas=tenant_pb2.Quotas(operations_per_minute=2)
+    )
+    hasty = Client(channel, admin.tenant.CreateTenant(request).secret).cache
+    get = cache_service_pb2.GetRequest(key="k")
+    hasty.Get(get), hasty.Get(get)
+
+    refusals, waits = [], []
+
+    def observed(request, **options):
+        try:
+            return hasty.stub.Get(request, **options)
+        except grpc.RpcError as error:
+            refusals.append(Failure(error))
+            refusals[-1].trailers = dict(error.trailing_metadata())
+            raise
+
+    def sleep(wait: float) -> None:
+        # The wait is most of a minute: instead, the limit is lifted.
+        if not waits:
+            lifted = tenant_pb2.Tenant(tenant_id="hasty", quotas=tenant_pb2.Quotas(operations_per_minute=100_000))
+            mask = field_mask_pb2.FieldMask(paths=["quotas"])
+            admin.tenant.UpdateTenant(tenant_service_pb2.UpdateTenantRequest(tenant=lifted, update_mask=mask))
+        waits.append(wait)
+        time.sleep(min(wait, 0.05))
+
+    answer = retry.call(
+        observed, get, repeatable=True, within=600, attempts=1000, sleep=sleep, metadata=hasty.metadata
+    )
+    assert not answer.HasField("entry")
+    first = refusals[0]
+    assert (first.code, first.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+    told = first.details["RetryInfo"].retry_delay
+    assert waits[0] == told.ToTimedelta().total_seconds() and 0 < waits[0] <= 62, waits
+    # gRPC's own retries are told the same; see service_config.json.
+    assert int(first.trailers["grpc-retry-pushback-ms"]) == told.ToMilliseconds()
+
+
+def restart(channel: grpc.Channel, admin: Client, acme: Client) -> None:
+    """A call waits for a server that is away, and is carried out once."""
+    acme.cache.Set(cache_service_pb2.SetRequest(key="kept", value=b"over a restart"))
+    print("stop the server", flush=True)
+    assert sys.stdin.readline() == "stopped\n"
+    get = cache_service_pb2.GetRequest(key="kept")
+    try:
+        acme.cache.Get(get)
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+    else:
+        raise AssertionError("answered")
+
+    waits = []
+
+    def sleep(wait: float) -> None:
+        if not waits:
+            print("start the server", flush=True)
+        waits.append(wait)
+        time.sleep(wait)
+
+    patience = {"repeatable": True, "within": 120, "attempts": 1000, "sleep": sleep}
+    request = tenant_service_pb2.CreateTenantRequest(tenant_id="late", request_id=str(uuid.uuid4()))
+    created = retry.call(admin.tenant.stub.CreateTenant, request, metadata=admin.tenant.metadata, **patience)
+    assert created.tenant.tenant_id == "late" and waits
+    entry = retry.call(acme.cache.stub.Get, get, metadata=acme.cache.metadata, **patience).entry
+    assert entry.value == b"over a restart"
+
+
 def main() -> None:
-    options = [("grpc.max_receive_message_length", 64 << 20)]
+    config = pathlib.Path(__file__).parent.parent / "service_config.json"
+    options = [
+        ("grpc.max_receive_message_length", 64 << 20),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        # gRPC's own retries: of reads, and of UNAVAILABLE alone. They know no RetryInfo.
+        ("grpc.service_config", config.read_text()),
+        # How long a channel waits at most before it reaches for a server again.
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+    ]
     with grpc.insecure_channel(address, options=options) as channel:
         health(channel)
         admin = Client(channel, admin_key)
@@ -287,7 +477,13 @@ def main() -> None:
         batches(acme)
         bad_input(acme)
         isolation(acme, globex)
+        sessions(acme)
+        streams(acme)
+        checkpoints(admin)
+        deadlines(acme)
+        rates(channel, admin)
         state(admin, acme)
+        restart(channel, admin, acme)
     print("the tour is complete")
 
 
