@@ -3,6 +3,7 @@
 
 mod auth;
 mod cache;
+mod call;
 mod convert;
 mod deadline;
 mod ending;
@@ -16,6 +17,7 @@ mod routes;
 mod state;
 pub mod status;
 mod tenant;
+mod traffic;
 mod unary;
 
 use std::{
@@ -57,7 +59,7 @@ pub struct Context {
     pub request_id: Arc<str>,
     /// When the call came.
     pub began: Instant,
-    /// The tenant the call turned out to be about, where that is audited.
+    /// The tenant the call turned out to be about, where that is told.
     pub(crate) subject: Option<Arc<OnceLock<String>>>,
     /// What its answer tells of limits, once it was admitted.
     pub(crate) notes: OnceLock<Notes>,
@@ -81,7 +83,7 @@ impl Context {
         Ok((context, message))
     }
 
-    /// Notes the tenant the call is about, for the audit log; the first counts.
+    /// Notes the tenant the call is about, for logs; the first counts.
     pub(crate) fn about(&self, tenant_id: &str) {
         if let Some(subject) = &self.subject
             && id::is_valid(tenant_id)

@@ -9,6 +9,7 @@
 
 pub mod config;
 pub mod telemetry;
+pub mod trace;
 
 pub mod server;
 

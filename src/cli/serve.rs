@@ -43,7 +43,9 @@ impl Serve {
         let sources = settings::sources(global, self.flags());
         let loaded = settings::load(&sources)?;
         telemetry::start(&loaded.config.log).map_err(failed)?;
-        client::run(serve(loaded, sources))
+        let served = client::run(serve(loaded, sources));
+        telemetry::flush();
+        served
     }
 
     fn flags(self) -> Vec<Flag> {
@@ -98,6 +100,7 @@ async fn serve(loaded: Loaded, sources: Sources<'static>) -> Result<(), Failure>
         let _ = first.send(());
         let (name, code) = signals.next().await;
         tracing::warn!(signal = name, "second signal received, exiting at once");
+        telemetry::flush();
         process::exit(code);
     });
     let shutdown = async {

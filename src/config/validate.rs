@@ -48,6 +48,8 @@ pub(super) fn check(config: &Config, note: Note<'_>) {
         let allowed = "a level (error, warn, info, debug, trace) or target=level, comma-separated";
         note("log.filter", format!("{error}; allowed is {allowed}"));
     }
+    let sample = config.log.access_sample;
+    number(note, "log.access_sample", sample, 1, 1_000_000);
 }
 
 fn server(config: &Config, note: Note<'_>) {

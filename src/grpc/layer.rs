@@ -5,6 +5,7 @@
 use std::{
     any::Any,
     convert::Infallible,
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{Arc, OnceLock},
@@ -15,32 +16,38 @@ use futures::FutureExt;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
-use tonic::{Code, Status, body::Body};
-use tonic_types::StatusExt;
-use tracing::Instrument;
+use tonic::body::Body;
 
 use super::{
-    Context, Method,
+    Context,
     auth::{self, Auth},
-    cache::Hot,
+    call::Call,
     deadline, framework,
     limits::InFlight,
     request_id,
     routes::{Answer, Route, Routes},
-    status, unary,
 };
 use crate::{
     error::{Error, Result},
     store,
-    tenant::{Caller, Peer, audit},
+    tenant::Peer,
+    trace,
 };
 
 /// What every call of a core passes; cheap to clone.
 #[derive(Clone)]
 pub struct Layer {
     inside: Arc<Inside>,
-    /// Whom the connection's peer has proved to be.
-    peer: Option<Arc<Peer>>,
+    remote: Remote,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Default)]
+pub(super) struct Remote {
+    /// Its address.
+    pub(super) address: Option<SocketAddr>,
+    /// Whom it has proved to be.
+    pub(super) peer: Option<Arc<Peer>>,
 }
 
 struct Inside {
@@ -66,16 +73,19 @@ impl Layer {
             max_deadline: config.max_deadline,
             max_message_bytes: config.max_message_bytes,
         });
-        Self { inside, peer: None }
+        let remote = Remote::default();
+        Self { inside, remote }
     }
 
-    /// The same for the calls of a connection whose peer has proved to be this one.
+    /// The same for the calls of a connection from this address, whose peer has proved to
+    /// be this one.
     #[must_use]
-    pub fn of(self, peer: Option<Peer>) -> Self {
-        Self {
+    pub fn of(self, address: SocketAddr, peer: Option<Peer>) -> Self {
+        let remote = Remote {
+            address: Some(address),
             peer: peer.map(Arc::new),
-            ..self
-        }
+        };
+        Self { remote, ..self }
     }
 }
 
@@ -85,77 +95,24 @@ impl hyper::service::Service<Request<Incoming>> for Layer {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        let Self { inside, peer } = self.clone();
-        Box::pin(async move { Ok(inside.serve(request, peer).await) })
+        let Self { inside, remote } = self.clone();
+        Box::pin(async move { Ok(inside.serve(request, remote).await) })
     }
 }
 
-/// A call on its way through the layer.
-struct Call {
-    route: Route,
-    peer: Option<Arc<Peer>>,
-    request_id: Arc<str>,
-    /// Who makes it, once that is known.
-    caller: OnceLock<Caller>,
-    /// The tenant it is about, where that is told to the audit log.
-    subject: Option<Arc<OnceLock<String>>>,
-}
-
 impl Inside {
-    async fn serve(&self, request: Request<Incoming>, peer: Option<Arc<Peer>>) -> Response<Body> {
+    async fn serve(&self, request: Request<Incoming>, remote: Remote) -> Response<Body> {
         if let Some(refusal) = framework::no_grpc(&request) {
             return refusal;
         }
-        let mut call = Call {
-            route: Route::of(request.uri().path()),
-            peer,
-            request_id: request_id::of(request.headers()),
-            caller: OnceLock::new(),
-            subject: None,
-        };
-        if let Route::Rpc(method) = call.route
-            && method.audited
-        {
-            call.subject = Some(Arc::default());
-        }
-        let mut response = if tracing::enabled!(tracing::Level::DEBUG) {
-            // Boxed, so that the usual path does not carry its room.
-            Box::pin(self.traced(request, &call)).await
-        } else {
-            self.bounded(request, &call).await
-        };
-        if let Route::Rpc(method) = call.route
-            && method.audited
-        {
-            call.audit(method, &response);
-        }
+        let call = Call::of(&request, remote);
+        let mut response = self.bounded(request, &call).await;
         if let Ok(mut value) = HeaderValue::from_str(&call.request_id) {
             // It is another in each answer: a table of headers is no place for it.
             value.set_sensitive(true);
             response.headers_mut().insert(request_id::HEADER, value);
         }
-        response
-    }
-
-    /// A call in a span of its own, with an event when it is over.
-    async fn traced(&self, request: Request<Incoming>, call: &Call) -> Response<Body> {
-        let method = request.uri().path().to_owned();
-        let request_id = &*call.request_id;
-        let began = Instant::now();
-        async {
-            let response = self.bounded(request, call).await;
-            let code = response
-                .extensions()
-                .get::<Status>()
-                .map_or(Code::Ok, Status::code);
-            let key_id = call.caller.get().map(Caller::key_id);
-            let tenant = call.caller.get().and_then(tenant_of);
-            let latency_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            tracing::debug!(?code, key_id, tenant, latency_us, "call answered");
-            response
-        }
-        .instrument(tracing::debug_span!("rpc", method, request_id))
-        .await
+        call.answered(response)
     }
 
     /// A call within its time and the in-flight limit, that answers even where
@@ -171,25 +128,19 @@ impl Inside {
             Ok(timeout) => timeout,
             Err(error) => return call.refused(&error),
         };
-        let began = Instant::now();
         // Pinned here, so that what bounds it need not move it.
-        let work = pin!(self.admitted(request, began, call));
-        match within(began + timeout, work).await {
+        let work = pin!(trace::within(call.name(), self.admitted(request, call)));
+        match within(call.began + timeout, work).await {
             Ok(response) => framework::repaired(response, self.max_message_bytes, &call.request_id),
             Err(error) => call.refused(&error),
         }
     }
 
     /// A call of one who may make it.
-    async fn admitted(
-        &self,
-        mut request: Request<Incoming>,
-        began: Instant,
-        call: &Call,
-    ) -> Response<Body> {
+    async fn admitted(&self, mut request: Request<Incoming>, call: &Call) -> Response<Body> {
         // Health and reflection are open to all, and look at no caller.
         if let Route::Rpc(method) = call.route {
-            let peer = call.peer.as_deref();
+            let peer = call.remote.peer.as_deref();
             let caller = self.auth.authenticate(request.headers(), peer, method);
             let caller = match caller.await {
                 Ok(caller) => caller,
@@ -202,53 +153,26 @@ impl Inside {
             let context = Context {
                 caller: caller.clone(),
                 request_id: call.request_id.clone(),
-                began: began.into_std(),
+                began: call.began.into_std(),
                 subject: call.subject.clone(),
                 notes: OnceLock::new(),
             };
-            if let Some(rpc) = Hot::of(method)
-                && unary::is_plain(request.headers())
-            {
-                let (routes, body) = (&self.routes, request.into_body());
-                return routes
-                    .hot(rpc, &context, body, self.max_message_bytes)
+            if let Some(rpc) = call.hot {
+                let (body, traffic) = (request.into_body(), call.traffic());
+                let max_bytes = self.max_message_bytes;
+                return self
+                    .routes
+                    .hot(rpc, &context, body, max_bytes, traffic)
                     .await;
             }
             request.extensions_mut().insert(context);
         }
-        let answer = self.routes.call(call.route, request, &call.request_id);
+        let answer = self
+            .routes
+            .call(call.route, call.streamed(request), &call.request_id);
         let Ok(response) = answer.await;
         response
     }
-}
-
-impl Call {
-    fn refused(&self, error: &Error) -> Response<Body> {
-        status::of(error, &self.request_id).into_http()
-    }
-
-    /// Tells the audit log how the call ended.
-    fn audit(&self, method: &Method, response: &Response<Body>) {
-        let caller = self.caller.get();
-        let subject = self.subject.as_ref().and_then(|subject| subject.get());
-        let subject = subject.map(String::as_str);
-        let refusal = response.extensions().get::<Status>().map(|status| {
-            let info = status.get_details_error_info();
-            info.map_or_else(|| status.code().to_string(), |info| info.reason)
-        });
-        audit::tell(&audit::Event {
-            actor: caller.map_or("", Caller::key_id),
-            rpc: method.name,
-            tenant_id: caller.and_then(tenant_of).or(subject).unwrap_or_default(),
-            outcome: refusal.as_deref().unwrap_or("OK"),
-            request_id: &self.request_id,
-        });
-    }
-}
-
-/// The tenant of a tenant's key.
-fn tenant_of(caller: &Caller) -> Option<&str> {
-    caller.grant().map(|grant| &*grant.tenant_id)
 }
 
 /// What the work comes to until then, and if it does not panic.

@@ -15,8 +15,11 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 use tonic_health::pb::health_server::HealthServer;
 
 use super::{
-    CacheApi, Context, Health, METHODS, Method, TenantApi, cache::Hot, ending::ending, health,
-    state, status,
+    CacheApi, Context, Health, METHODS, Method, TenantApi,
+    cache::Hot,
+    ending::ending,
+    health, state, status,
+    traffic::{Received, Traffic},
 };
 use crate::{
     error::{Error, Result},
@@ -72,7 +75,7 @@ impl Route {
 pub(super) type Answer =
     Pin<Box<dyn Future<Output = std::result::Result<Response<Body>, Infallible>> + Send>>;
 
-type Boxed = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
+type Boxed = BoxCloneSyncService<Request<Received>, Response<Body>, Infallible>;
 
 /// The services of a core.
 pub struct Routes {
@@ -120,15 +123,18 @@ impl Routes {
         context: &Context,
         body: Incoming,
         max_message_bytes: usize,
+        traffic: &Traffic,
     ) -> Response<Body> {
-        self.hot.serve(rpc, context, body, max_message_bytes).await
+        let hot = &self.hot;
+        hot.serve(rpc, context, body, max_message_bytes, traffic)
+            .await
     }
 
     /// The answer of the service that the route leads to.
     pub(super) fn call(
         &self,
         route: Route,
-        request: Request<Incoming>,
+        request: Request<Received>,
         request_id: &str,
     ) -> Answer {
         match (route, &self.reflection) {

@@ -18,8 +18,7 @@ use hyper::body::Incoming;
 use prost::Message;
 use tonic::{Status, body::Body};
 
-/// Bytes before a message: a flag, and its length.
-const PREFIX_BYTES: usize = 5;
+use super::traffic::{Flow, PREFIX_BYTES};
 
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -40,6 +39,7 @@ pub(super) fn is_plain(headers: &HeaderMap) -> bool {
 pub(super) async fn message<T: Message + Default>(
     mut body: Incoming,
     max_bytes: usize,
+    received: &Flow,
 ) -> Result<T, Status> {
     let mut arriving = Arriving::new(max_bytes);
     while let Some(frame) = body.frame().await {
@@ -50,6 +50,7 @@ pub(super) async fn message<T: Message + Default>(
         }
     }
     let message = arriving.whole()?;
+    received.add(1, message.len());
     T::decode(message).map_err(|error| Status::internal(error.to_string()))
 }
 
@@ -146,6 +147,7 @@ impl Arriving {
 /// The answer of a handler, as it is sent.
 pub(super) fn answer<T: Message>(
     answer: Result<tonic::Response<T>, Status>,
+    sent: &Flow,
 ) -> http::Response<Body> {
     let (metadata, message) = match answer {
         Ok(response) => {
@@ -162,6 +164,7 @@ pub(super) fn answer<T: Message>(
     data.put_u8(0);
     data.put_u32(length);
     message.encode_raw(&mut data);
+    sent.add(1, bytes);
     let mut response = http::Response::new(Body::new(Answer::Whole(data.freeze())));
     *response.headers_mut() = metadata.into_headers();
     response.headers_mut().insert(CONTENT_TYPE, KIND);
@@ -274,14 +277,15 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_a_message_and_a_status() {
-        let message = GetResponse::default();
-        let response = answer(Ok(tonic::Response::new(message)));
+        let (message, sent) = (GetResponse::default(), Flow::default());
+        let response = answer(Ok(tonic::Response::new(message)), &sent);
+        assert_eq!((sent.messages(), sent.bytes()), (1, 0));
         assert_eq!(response.headers()[CONTENT_TYPE], KIND);
         let body = response.into_body().collect().await.unwrap();
         assert_eq!(body.trailers().unwrap()[STATUS], OK);
         assert_eq!(body.to_bytes(), framed(0, 0, &[]));
 
-        let refused = answer::<GetResponse>(Err(Status::not_found("no")));
+        let refused = answer::<GetResponse>(Err(Status::not_found("no")), &sent);
         assert_eq!(refused.headers()[STATUS], "5");
         assert!(refused.extensions().get::<Status>().is_some());
     }

@@ -97,7 +97,8 @@ pub(super) async fn serve(
         Err(_) => return tracing::debug!(%peer, "connection not begun in time"),
     };
     let (stream, turns) = turn::gather(stream);
-    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), layer.of(proved)));
+    let layer = layer.of(peer, proved);
+    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), layer));
     let ended = turns.drive(async {
         tokio::select! {
             ended = connection.as_mut() => ended,

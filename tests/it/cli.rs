@@ -179,7 +179,7 @@ impl Serving<'_> {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub fn run(&self, arguments: &[&str]) -> Ran {
         Ran::from(self.command(arguments).output().unwrap())
     }
 
@@ -214,7 +214,8 @@ impl Serving<'_> {
         self.child.wait().unwrap().code()
     }
 
-    fn log(&self) -> String {
+    /// What it wrote to standard error so far.
+    pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path("stderr")).unwrap()
     }
 }

@@ -150,6 +150,7 @@ fn every_key_of_the_defaults_is_read() {
             "false" => "true",
             "per-core" => "multi-thread",
             "auto" | "info" if setting.path == "log.format" => "json",
+            "errors" => "all",
             "auto" => "off",
             "info" => "debug",
             "~" => "something-secret",

@@ -10,6 +10,7 @@ mod health;
 mod hostile;
 mod killed;
 mod limits;
+mod logs;
 mod permissions;
 mod port_calls;
 mod replicas;

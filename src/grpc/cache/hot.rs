@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use tonic::body::Body;
 
 use super::CacheApi;
-use crate::grpc::{Context, Method, unary};
+use crate::grpc::{Context, Method, traffic::Traffic, unary};
 
 /// One of them.
 #[derive(Clone, Copy, Debug)]
@@ -33,14 +33,20 @@ impl CacheApi {
         context: &Context,
         body: Incoming,
         max_bytes: usize,
+        traffic: &Traffic,
     ) -> http::Response<Body> {
+        let Traffic { received, sent } = traffic;
         match rpc {
-            Hot::Get => match unary::message(body, max_bytes).await {
-                Ok(request) => unary::answer(context.answer(self.read(context, request).await)),
+            Hot::Get => match unary::message(body, max_bytes, received).await {
+                Ok(request) => {
+                    unary::answer(context.answer(self.read(context, request).await), sent)
+                }
                 Err(status) => status.into_http(),
             },
-            Hot::Set => match unary::message(body, max_bytes).await {
-                Ok(request) => unary::answer(context.answer(self.write(context, request).await)),
+            Hot::Set => match unary::message(body, max_bytes, received).await {
+                Ok(request) => {
+                    unary::answer(context.answer(self.write(context, request).await), sent)
+                }
                 Err(status) => status.into_http(),
             },
         }
