@@ -195,6 +195,7 @@ impl Server {
             masters: masters.clone(),
             memory: memory.clone(),
             health: health.clone(),
+            redis_tls: stores.connector(),
         };
         let follower = move |in_force: &_| told.tell(in_force);
         let parts = Parts {

@@ -12,6 +12,7 @@ use crate::{
     config::{self, Config, Identity, Live},
     grpc::Health,
     state::{InForce, Outcome},
+    store::redis::Connector,
     telemetry,
     tenant::{Directory, Masters},
 };
@@ -88,6 +89,8 @@ pub(super) struct Told {
     pub(super) masters: Arc<Masters>,
     pub(super) memory: Arc<Memory>,
     pub(super) health: Arc<Health>,
+    /// How connections to Redis begin in TLS.
+    pub(super) redis_tls: Option<Connector>,
 }
 
 impl Told {
@@ -122,6 +125,11 @@ impl Told {
             tracing::info!(known = ?self.masters, "master keys read");
             // What is remembered of tenants was unwrapped by those before.
             self.directory.drop_all();
+        }
+        if let Some(redis_tls) = &self.redis_tls
+            && let Err(error) = redis_tls.renew(&config.redis.tls)
+        {
+            tracing::error!(%error, "redis.tls not changed");
         }
         if let Some(near) = self.memory.near() {
             near.resize(config.cache.near.max_bytes);

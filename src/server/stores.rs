@@ -10,7 +10,7 @@ use crate::{
     store::{
         self, Counters, Handle, Observed, Watcher,
         embedded::Embedded,
-        redis::{self, Redis},
+        redis::{self, Connector, Redis},
     },
 };
 
@@ -44,6 +44,14 @@ impl Stores {
             store = store.watched_by(watcher);
         }
         Ok(Self::Embedded(Arc::new(store)))
+    }
+
+    /// How connections to it begin in TLS, where they do.
+    pub(super) fn connector(&self) -> Option<Connector> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Redis(settings, _) => settings.tls.clone(),
+        }
     }
 
     /// A handle for the runtime it is called in, counting its calls.

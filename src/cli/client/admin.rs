@@ -190,7 +190,12 @@ fn local(settings: &Config) -> String {
         }
         _ => {}
     }
-    format!("http://{listen}")
+    let scheme = if settings.server.admin_tls {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{listen}")
 }
 
 fn uri(address: &str) -> Result<Uri, Failure> {

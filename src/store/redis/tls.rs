@@ -4,17 +4,54 @@
 use std::sync::Arc;
 
 use fred::types::config::{TlsConfig, TlsConnector};
-use rustls::{ClientConfig, RootCertStore, crypto::ring, sign::SingleCertAndKey};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        ResolvesClientCert, Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    sign::CertifiedKey,
+};
 
 use crate::{
-    config::RedisTls,
+    config::{Live, RedisTls},
     store::{Error, Result},
 };
 
-/// How connections to a store begin in TLS. One for all of them: the certificates that a
-/// machine trusts take a while to read.
+/// How connections to a store begin in TLS. One for all of them, which share what is
+/// believed and shown: it can be exchanged while they last.
 #[derive(Clone, Debug)]
-pub struct Connector(Arc<ClientConfig>);
+pub struct Connector {
+    config: Arc<ClientConfig>,
+    files: Live<Files>,
+}
+
+/// What was in the files.
+#[derive(Debug)]
+struct Files {
+    /// Whose certificates are believed.
+    verifier: Arc<WebPkiServerVerifier>,
+    /// What is shown to a server that asks for a certificate.
+    identity: Option<Arc<CertifiedKey>>,
+}
+
+impl Files {
+    fn of(config: &RedisTls) -> Result<Self> {
+        let roots = config.roots().unwrap_or_else(|| Arc::new(native_roots()));
+        if roots.is_empty() {
+            let words = "this machine trusts no certificates: name some by redis.tls.ca_file";
+            return Err(Error::Unusable(words.to_owned()));
+        }
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+        Ok(Self {
+            verifier: verifier.map_err(unusable)?,
+            identity: config.identity(),
+        })
+    }
+}
 
 impl Connector {
     /// From the configuration; without any of it, the server is believed as this
@@ -23,23 +60,93 @@ impl Connector {
     /// # Errors
     /// [`Error::Unusable`] where TLS cannot be spoken.
     pub fn of(config: &RedisTls) -> Result<Self> {
-        let roots = config.roots().unwrap_or_else(|| Arc::new(native_roots()));
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let files = Live::from(Files::of(config)?);
+        let read = || Arc::new(Read(files.clone()));
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| Error::Unusable(format!("TLS with it: {error}")))?
-            .with_root_certificates(roots);
-        let config = match config.identity() {
-            Some(identity) => {
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
-            }
-            None => builder.with_no_client_auth(),
-        };
-        Ok(Self(Arc::new(config)))
+            .map_err(unusable)?
+            // It verifies as any other; what by is looked at each time.
+            .dangerous()
+            .with_custom_certificate_verifier(read())
+            .with_client_cert_resolver(read());
+        // Who comes back by a ticket verifies nothing.
+        config.resumption = Resumption::disabled();
+        Ok(Self {
+            config: Arc::new(config),
+            files,
+        })
+    }
+
+    /// Lets the connections that begin from now on go by this configuration.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`]; all is as before then.
+    pub fn renew(&self, config: &RedisTls) -> Result<()> {
+        self.files.store(Files::of(config)?);
+        Ok(())
     }
 
     /// The same for the driver.
     pub(super) fn of_driver(&self) -> TlsConfig {
-        TlsConnector::from(ClientConfig::clone(&self.0)).into()
+        TlsConnector::from(ClientConfig::clone(&self.config)).into()
+    }
+}
+
+fn unusable(error: impl ToString) -> Error {
+    Error::Unusable(format!("TLS with it: {}", error.to_string()))
+}
+
+/// Goes by what is in the files when it is asked.
+#[derive(Debug)]
+struct Read(Live<Files>);
+
+type Verified<T> = std::result::Result<T, rustls::Error>;
+
+impl ServerCertVerifier for Read {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Verified<ServerCertVerified> {
+        let verifier = &self.0.load().verifier;
+        verifier.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Verified<HandshakeSignatureValid> {
+        let verifier = &self.0.load().verifier;
+        verifier.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Verified<HandshakeSignatureValid> {
+        let verifier = &self.0.load().verifier;
+        verifier.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.load().verifier.supported_verify_schemes()
+    }
+}
+
+impl ResolvesClientCert for Read {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.load().identity.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.0.load().identity.is_some()
     }
 }
 
@@ -49,10 +156,7 @@ fn native_roots() -> RootCertStore {
     for error in &found.errors {
         tracing::warn!(%error, "certificates that this machine trusts not read");
     }
-    let (read, _) = roots.add_parsable_certificates(found.certs);
-    if read == 0 {
-        tracing::warn!("this machine trusts no certificates; name some by redis.tls.ca_file");
-    }
+    roots.add_parsable_certificates(found.certs);
     roots
 }
 

@@ -34,6 +34,7 @@ impl Stage {
             authority: Authority::new(),
         };
         stage.write("ca.crt", &stage.authority.pem);
+        stage.write("believed.crt", &stage.authority.pem);
         stage.hold("redis", &stage.authority.holder(HERE));
         let client = stage.authority.holder(Says {
             common_name: "riptide",
@@ -62,7 +63,7 @@ impl Stage {
             ("--tls-port", port.to_string()),
             ("--tls-cert-file", self.path("redis.crt")),
             ("--tls-key-file", self.path("redis.key")),
-            ("--tls-ca-cert-file", self.path("ca.crt")),
+            ("--tls-ca-cert-file", self.path("believed.crt")),
             ("--tls-auth-clients", auth_clients.to_owned()),
         ]
         .into_iter()
@@ -312,6 +313,38 @@ async fn why_a_handshake_fails_is_told() {
         let env = stage.environment(&format!("rediss://127.0.0.1:{port}"));
         stage.trouble(env, told).await;
         drop(redis);
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_exchanged_while_it_runs() {
+    let stage = Stage::new();
+    let (mut redis, port) = stage.redis("yes", Options::new());
+    let url = format!("rediss://127.0.0.1:{port}");
+    let replicas = stage.replicas(&url).await;
+    works(&replicas).await;
+    // Redis comes back with a certificate of another authority, and believes no other.
+    let after = Authority::new();
+    stage.hold("redis", &after.holder(HERE));
+    stage.write("believed.crt", &after.pem);
+    redis.restart();
+    let [server, _] = &replicas;
+    until("it is not believed", async || {
+        server
+            .probe("/readyz")
+            .1
+            .contains("its certificate is unknown")
+    })
+    .await;
+    stage.write("ca.crt", &after.pem);
+    until("it does not believe", async || {
+        let told = server.probe("/readyz").1;
+        told.contains("does not accept the certificate of redis.tls.cert_file")
+    })
+    .await;
+    stage.hold("client", &after.holder(HERE));
+    for server in &replicas {
+        server.serves(true).await;
     }
 }
 
