@@ -1,14 +1,14 @@
 //! The commands of the documents, typed as they stand there. It does not judge what
 //! they print, but that they do what they say.
 
-use std::{fs, path::Path, process::Command};
+use std::{env, fs, path::Path, process::Command};
 
 use super::{Folder, Serving};
 
 /// The blocks of shell in a part of a document.
 fn blocks(document: &str, part: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
-    let text = fs::read_to_string(path).unwrap();
+    let text = "\n".to_owned() + &fs::read_to_string(path).unwrap();
     let heading = format!("\n{part}\n");
     let begin = text
         .find(&heading)
@@ -23,15 +23,19 @@ fn blocks(document: &str, part: &str) -> Vec<String> {
         .collect()
 }
 
-/// Types these commands in the folder of a server, where `riptide` is the binary.
+/// Types these commands in the folder of a server, where `riptide` is the binary; `buf`
+/// is the one that `make tools` installs.
 fn type_in(serving: &Serving<'_>, commands: &str) -> String {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths([tools].into_iter().chain(env::split_paths(&path))).unwrap();
     let binary = env!("CARGO_BIN_EXE_riptide-persistence");
     let script = format!("set -euo pipefail\nriptide() {{ '{binary}' \"$@\"; }}\n{commands}");
     let typed = Command::new("bash")
         .args(["--norc", "-c", &script])
         .current_dir(serving.folder.path("."))
         .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("PATH", path)
         .env("HOME", serving.folder.path("."))
         .env("RIPTIDE_ADDRESS", &serving.address)
         .output()
@@ -72,4 +76,28 @@ fn five_minutes_go_as_told() {
     let typed = typed.concat().replace("alias riptide=", "# ");
     let told = type_in(&serving, &typed);
     assert_eq!(told.matches("hello, globex").count(), 2, "{told}");
+}
+
+#[test]
+fn a_tenant_is_brought_in_and_out_as_told() {
+    let mut folder = Folder::new();
+    folder.env(
+        "PERSISTENCE_ENCRYPTION__MASTER_KEYS",
+        &format!("main:{}", data_encoding::BASE64.encode(&[7; 32])),
+    );
+    let serving = folder.serve(&[]);
+    let typed = blocks("docs/onboarding.md", "# Onboarding").concat();
+    let told = type_in(
+        &serving,
+        &typed.replace("http://127.0.0.1:50051", &serving.address),
+    );
+    // The command and the call are one request, and have one answer.
+    let secrets: Vec<&str> = told
+        .split(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c))
+        .filter(|word| word.starts_with("rtp_"))
+        .collect();
+    assert_eq!(secrets[0], secrets[1], "{told}");
+    assert!(told.contains("<html>"), "{told}");
+    let left = type_in(&serving, "riptide tenant list --show-deleted -o json");
+    assert!(!left.contains("acme") && !left.contains("vault"), "{left}");
 }
