@@ -1,6 +1,7 @@
 //! The documents agree with the code: every RPC, setting, command and reason an error
 //! can have is explained, and nothing else is. It does not judge the prose.
 
+mod alerts;
 mod api;
 mod commands;
 mod links;

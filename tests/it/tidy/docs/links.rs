@@ -112,7 +112,7 @@ fn links_of(text: &str) -> Vec<(usize, String)> {
 
 /// What a link can name of a document: its headings, as GitHub makes anchors of
 /// them, and the anchors that stand in it.
-fn anchors_of(text: &str) -> BTreeSet<String> {
+pub(super) fn anchors_of(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (_, line) in prose(text) {
         let heading = line.trim_start_matches('#');
