@@ -10,6 +10,7 @@ mod listener;
 mod live;
 mod preface;
 mod probes;
+mod signs;
 mod stores;
 mod tls;
 mod turn;
@@ -22,8 +23,8 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 
-pub use self::tls::Figures as TlsFigures;
 use self::{core::Core, listener::Cores, stores::Stores};
+pub use self::{signs::Signs, tls::Figures as TlsFigures};
 use crate::{
     cache::{Cache, Memory},
     config::{self, Config, Loaded, Sources},
@@ -106,6 +107,8 @@ struct Parts {
     health: Arc<Health>,
     about: About,
     in_flight: InFlight,
+    /// Of the cores and the background thread.
+    signs: Arc<Signs>,
     /// What is known of tenants and keys.
     directory: Arc<Directory>,
     /// What wraps the data keys of encrypted tenants.
@@ -210,6 +213,7 @@ impl Server {
                 start_time: SystemTime::now(),
             },
             in_flight: InFlight::new(server.max_in_flight),
+            signs: Arc::new(Signs::new(cores(server) + 1)),
             directory,
             memory,
             masters,
@@ -250,6 +254,11 @@ impl Server {
     /// What is counted of TLS.
     pub fn tls(&self) -> Arc<TlsFigures> {
         self.parts.live.tls.clone()
+    }
+
+    /// Whether its threads live.
+    pub fn signs(&self) -> Arc<Signs> {
+        self.parts.signs.clone()
     }
 
     /// The configuration, as it is in force while the server runs.

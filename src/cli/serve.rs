@@ -1,6 +1,8 @@
 //! `serve`: settings, log lines, the server, signals. It does not know what the
 //! server is made of.
 
+mod supervisor;
+
 use std::{net::SocketAddr, path::Path, process};
 
 use clap::Args;
@@ -83,20 +85,27 @@ async fn serve(loaded: Loaded, sources: Sources<'static>) -> Result<(), Failure>
     }
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let configuration = server.configuration();
+    let status = format!("listens on {}", server.local_addr().map_err(failed)?);
+    // The ports are bound; a Redis that is not there yet is waited for while serving.
+    supervisor::ready(&status);
+    tokio::spawn(supervisor::live(server.signs()));
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
+            supervisor::reloading();
             let reloaded = configuration
                 .reload(Trigger::Signal, Asked::default())
                 .await;
             if let Err(error) = reloaded {
                 tracing::error!(%error, "configuration not read anew");
             }
+            supervisor::ready(&status);
         }
     });
     let (first, told) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
         let name = signals.next().await.0;
         tracing::info!(signal = name, "signal received");
+        supervisor::stopping("drains");
         let _ = first.send(());
         let (name, code) = signals.next().await;
         tracing::warn!(signal = name, "second signal received, exiting at once");

@@ -161,9 +161,10 @@ fn layer(parts: &Parts, store: &store::Handle, keeping: Keeping) -> crate::error
     Ok(Layer::new(routes, auth, parts.in_flight.clone(), config))
 }
 
-/// Asks the store how it is, and tells the health, for ever.
+/// Asks the store how it is, and tells the health, for ever; which is a sign of life too.
 pub(super) async fn check(holder: usize, store: store::Handle, parts: Arc<Parts>) {
     loop {
+        parts.signs.give(holder);
         let found = timeout(CHECK_TIMEOUT, store.ping())
             .await
             .unwrap_or_else(|_| Err(store::Error::Unavailable("it does not answer".to_owned())));
