@@ -15,6 +15,7 @@ mod cache;
 mod cli;
 mod config;
 mod console;
+mod deploy;
 mod ledger;
 mod money;
 mod process;
