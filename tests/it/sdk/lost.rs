@@ -4,10 +4,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use riptide_persistence::{
-    client::{Client, Outcome},
+    client::{Client, Outcome, Reason},
     proto::v1::{
         CheckQuotaMode, CheckQuotaRequest, CreateApiKeyRequest, CreateTenantRequest, CustomQuota,
-        ListApiKeysRequest, Quotas,
+        GetRequest, ListApiKeysRequest, Quotas, SetRequest,
     },
 };
 use rstest::rstest;
@@ -16,8 +16,9 @@ use tokio::{
     net::{TcpListener, TcpStream, tcp},
     sync::watch,
 };
+use tonic::Code;
 
-use super::client::{admin, new_tenant};
+use super::client::{admin, get, new_tenant, set};
 use crate::server::{ADMIN_KEY, Kind, Server};
 
 /// What becomes of the server's bytes.
@@ -183,4 +184,32 @@ async fn what_can_be_named_is_named_and_done_once(#[case] kind: Kind) {
     let key_id = created.api_key.unwrap().key_id;
     assert!(listed.iter().any(|key| key.key_id == key_id));
     assert!(created.secret.starts_with("rtp_"));
+}
+
+#[rstest]
+#[case::embedded(Kind::Embedded)]
+#[case::redis(Kind::Redis)]
+#[tokio::test]
+async fn what_is_not_answered_in_time_is_told_so(#[case] kind: Kind) {
+    let server = kind.start().await;
+    let (loss, lossy, _) = clients(&server).await;
+    lossy.call(new_tenant("acme")).await.unwrap();
+    loss.lose();
+    let hasty = lossy.with_deadline(Duration::from_millis(300));
+    let write = SetRequest {
+        tenant_id: "acme".into(),
+        ..set("k")
+    };
+    let failure = hasty.call(write).await.unwrap_err();
+    assert_eq!(failure.code(), Code::DeadlineExceeded, "{failure}");
+    assert_eq!(failure.reason(), Some(Reason::OutcomeUnknown));
+    assert_eq!(failure.outcome(), Outcome::Unknown);
+    let read = GetRequest {
+        tenant_id: "acme".into(),
+        ..get("k")
+    };
+    let failure = hasty.call(read).await.unwrap_err();
+    assert_eq!(failure.code(), Code::DeadlineExceeded, "{failure}");
+    assert_eq!(failure.reason(), Some(Reason::DeadlineExceeded));
+    assert_eq!(failure.outcome(), Outcome::NotDone);
 }
