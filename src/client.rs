@@ -37,7 +37,7 @@
 //! // Every key, a page at a time.
 //! let mut keys = std::pin::pin!(client.pages(ListKeysRequest::default()));
 //! while let Some(key) = keys.try_next().await? {
-//!     println!("{} takes {} bytes", key.key, key.stored_bytes);
+//!     println!("{} takes {} bytes", key.key, key.size_bytes);
 //! }
 //!
 //! // What went wrong is acted on by its reason.
