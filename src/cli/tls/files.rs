@@ -27,10 +27,9 @@ pub(super) fn write(folder: &Path, files: &[File], force: bool) -> Result<(), Fa
         return Err(Failure::new(Exit::Failed, message));
     }
     let written = aside(folder, files).and_then(|asides| {
-        let named = asides.iter().zip(files);
-        let renamed = named
-            .map(|(aside, file)| fs::rename(aside, folder.join(&file.name)))
-            .collect();
+        let mut named = asides.iter().zip(files);
+        let renamed =
+            named.try_for_each(|(aside, file)| fs::rename(aside, folder.join(&file.name)));
         asides.iter().for_each(|aside| drop(fs::remove_file(aside)));
         renamed
     });
