@@ -191,9 +191,11 @@ fn configuration() -> String {
                 format!("`{}`", line.value)
             };
             let path = line.keys.join(".");
+            // What holds keys of the operator's own is set key by key.
+            let own = if line.value == "{}" { "__..." } else { "" };
             let needs = effect(&path).map_or("", Effect::name);
             document.push_str(&format!(
-                "| `{path}` | `{}` | {default} | {needs} | {} |\n",
+                "| `{path}` | `{}{own}` | {default} | {needs} | {} |\n",
                 variable(&line.keys),
                 cell(&line.comment)
             ));
