@@ -80,16 +80,22 @@ fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
                 return Err(format!("{} has no idempotency_level", method.full_name()).into());
             }
             let idempotency = format!("{:?}", options.idempotency_level());
+            let streams = match (method.is_client_streaming(), method.is_server_streaming()) {
+                (false, false) => "Neither",
+                (true, false) => "Requests",
+                (false, true) => "Answers",
+                (true, true) => "Both",
+            };
             rows.push(format!(
-                "Method {{ path: \"/{}/{}\", service: \"{}\", name: \"{}\", permission: {permission:?}, audited: {audited}, remembered: {remembered}, idempotency: Idempotency::{idempotency} }},",
+                "path: \"/{}/{}\", service: \"{}\", name: \"{}\", permission: {permission:?}, audited: {audited}, remembered: {remembered}, idempotency: Idempotency::{idempotency}, streams: Streams::{streams}",
                 service.full_name(), method.name(), service.name(), method.name(),
             ));
         }
     }
     rows.sort();
     let mut code = String::from("&[\n");
-    for row in rows {
-        writeln!(code, "    {row}")?;
+    for (place, row) in rows.into_iter().enumerate() {
+        writeln!(code, "    Method {{ place: {place}, {row} }},")?;
     }
     code.push(']');
     Ok(code)

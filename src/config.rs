@@ -104,6 +104,8 @@ pub struct Config {
     pub session: Session,
     /// Checkpoints.
     pub checkpoint: Checkpoint,
+    /// Metrics.
+    pub metrics: Metrics,
     /// Logging.
     pub log: Log,
     /// Reading all of this anew.
@@ -324,6 +326,15 @@ pub struct Tenant {
     pub when_store_is_down: WhenStoreIsDown,
     /// The plans by name.
     pub plans: BTreeMap<String, Plan>,
+}
+
+/// Metrics.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// Tenants that are told by their names, those that call most; the others together.
+    #[serde(deserialize_with = "unit::number")]
+    pub tenants: usize,
 }
 
 /// Logging.

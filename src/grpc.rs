@@ -7,6 +7,7 @@ mod call;
 mod convert;
 mod deadline;
 mod ending;
+mod figures;
 mod framework;
 mod health;
 mod home;
@@ -37,12 +38,13 @@ use crate::{
 
 pub use auth::Auth;
 pub use cache::CacheApi;
+pub use figures::{CODE_NAMES, Calls, Figures, Rpc, Stripe};
 pub use health::{Api as HealthApi, Health, Stage};
 pub use layer::Layer;
 pub use limits::InFlight;
 pub use routes::Routes;
 pub use state::{About, Api as StateApi};
-pub use status::status;
+pub use status::{REASONS, status};
 pub use tenant::TenantApi;
 
 /// The response metadata that tells of limits which a call passed in a mode that
@@ -135,6 +137,8 @@ impl Context {
 /// An RPC, as its proto options describe it.
 #[derive(Debug)]
 pub struct Method {
+    /// Its place in [`METHODS`].
+    pub place: usize,
     /// `/riptide.persistence.v1.CacheService/Get`.
     pub path: &'static str,
     /// `CacheService`.
@@ -149,6 +153,38 @@ pub struct Method {
     pub remembered: bool,
     /// Whether it may be repeated.
     pub idempotency: Idempotency,
+    /// What of it is a stream.
+    pub streams: Streams,
+}
+
+/// What of an RPC is a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    /// One message each way.
+    Neither,
+    /// What is asked.
+    Requests,
+    /// What is answered.
+    Answers,
+    /// Both ways.
+    Both,
+}
+
+impl Streams {
+    /// Whether what is answered is one.
+    pub fn answers(self) -> bool {
+        matches!(self, Self::Answers | Self::Both)
+    }
+
+    /// Its name in figures: `unary`, `client_stream`, `server_stream` or `bidi_stream`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Neither => "unary",
+            Self::Requests => "client_stream",
+            Self::Answers => "server_stream",
+            Self::Both => "bidi_stream",
+        }
+    }
 }
 
 /// Whether an RPC may be repeated.

@@ -1,13 +1,14 @@
 //! A gRPC control plane that gives every tenant of a platform its own cache,
 //! API keys and limits on one shared Redis, or on an embedded store.
 //!
-//! The modules in reading order: [`config`] is what an operator sets, [`server`]
+//! The modules in reading order: [`config`] is what an operator sets, [`metrics`] what one is told, [`server`]
 //! puts everything together, [`grpc`] turns calls into domain calls, [`tenant`]
 //! admits them, [`cache`] does the work, [`state`] keeps sessions, holds what a server
 //! is set up with and takes what is kept elsewhere, [`codec`] shapes what is stored, and
 //! [`store`] keeps it. [`client`] is the other end: what calls the service from Rust.
 
 pub mod config;
+pub mod metrics;
 pub mod telemetry;
 pub mod trace;
 
@@ -30,6 +31,7 @@ pub mod codec;
 pub mod store;
 
 pub mod error;
+pub mod histogram;
 pub mod random;
 
 /// The messages, servers and clients generated from `proto/`.

@@ -1,6 +1,7 @@
 //! The composition root: a configuration becomes a server that binds, runs and
 //! goes away. The only module that knows all others; it knows no rule of any.
 
+mod admin;
 mod admin_key;
 mod background;
 mod checkpoints;
@@ -9,7 +10,6 @@ mod core;
 mod listener;
 mod live;
 mod preface;
-mod probes;
 mod signs;
 mod stores;
 mod tls;
@@ -17,7 +17,13 @@ mod turn;
 mod warming;
 mod wire;
 
-use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicUsize},
+    time::SystemTime,
+};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use secrecy::SecretString;
@@ -28,7 +34,8 @@ pub use self::{signs::Signs, tls::Figures as TlsFigures};
 use crate::{
     cache::{Cache, Memory},
     config::{self, Config, Loaded, Sources},
-    grpc::{About, Health, InFlight, Stage},
+    grpc::{About, Figures, Health, InFlight, Stage},
+    metrics::Runtimes,
     state::{Configuration, objects::Objects, session::Sessions},
     store::{self, Counters, Watcher},
     tenant::{Directory, Masters, Tenants, elsewhere},
@@ -117,6 +124,13 @@ struct Parts {
     memory: Arc<Memory>,
     /// Calls to the store on behalf of callers.
     counters: Arc<Counters>,
+    /// Calls to the store for what no caller waits for.
+    own_counters: Arc<Counters>,
+    /// What calls came to.
+    calls: Arc<Figures>,
+    /// How many connections are open.
+    connections: Arc<AtomicUsize>,
+    runtimes: Arc<Runtimes>,
     /// Who makes checkpoints of purged tenants unreadable, once there is one.
     forgetting: elsewhere::Forgetting,
     reflection: bool,
@@ -189,6 +203,7 @@ impl Server {
         let directory =
             Directory::new(config.auth.key_cache_ttl).remembering(config.auth.remembered_ttl);
         let directory = Arc::new(directory);
+        directory.traffic().tell(config.metrics.tenants);
         // Each core holds a handle to the store, and the background one.
         let health = Arc::new(Health::new(cores(server) + 1));
         let live = Arc::new(live::Parts::of(&config));
@@ -218,6 +233,10 @@ impl Server {
             memory,
             masters,
             counters: Arc::default(),
+            own_counters: Arc::default(),
+            calls: Arc::default(),
+            connections: Arc::default(),
+            runtimes: Arc::default(),
             forgetting: Arc::default(),
             reflection,
             config,
@@ -294,7 +313,8 @@ impl Server {
             tracing::info!(%address, %admin_address, backend = stores::backend(&parts.config), "server listens");
         }
 
-        let cores = Cores::new(cores, parts.config.server.max_connections);
+        let most = parts.config.server.max_connections;
+        let cores = Cores::new(cores, most, parts.connections.clone());
         // A core that ends by itself has died, and the rest cannot make up for it.
         let mut lost = false;
         let over = async {

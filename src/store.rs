@@ -96,7 +96,7 @@ pub use meter::{
     Add, Count, Lease, Leased, MAX_COUNT, Metered, Meters, Once, Opening, Reading, Row, Settle,
     Stamp, Tallied, Tally, Unit, slot_ms,
 };
-pub use observed::{Calls, Counters, Elapsed, Observed, deadline, with_deadline};
+pub use observed::{Calls, Counters, Elapsed, Ended, Observed, deadline, with_deadline};
 pub use pin::{Keep, MAX_PINS, PINNED_PAGE_BYTES, Pin, PinnedPage, PinnedRecord, Pinning};
 pub use space::{Incarnation, Key, METER_SPACES, Space, Table, View};
 pub use usage::{Audit, HEAD_BYTES, MAX_EXPIRE_MS, Usage, bucket_ms, charge};

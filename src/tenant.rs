@@ -40,6 +40,7 @@ mod rows;
 pub mod stats;
 mod stored;
 mod tenancy;
+pub mod traffic;
 pub mod usage;
 
 use std::{
@@ -56,6 +57,7 @@ pub use creation::{Created, NewTenant};
 pub use data_key::{DataKey, Encryption, Masters, Rewrapped};
 pub use directory::{Directory, FRESH};
 pub use event::Event;
+pub use flush::Flushes;
 pub use held::Readings;
 pub use issuance::{ApiKeys, Issued, NewApiKey};
 pub use level::{

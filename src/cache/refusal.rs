@@ -23,7 +23,7 @@ pub(super) fn is_quota(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Exceeded { .. })
 }
 
-/// A refusal as the caller learns of it.
+/// A refusal as the caller learns of it; counted where it is for a quota.
 pub(super) fn refused(tenancy: &Tenancy, refusal: &Refusal) -> Error {
     match refusal {
         Refusal::Conflict { found, .. } => Error::ConditionNotMet {
@@ -37,16 +37,20 @@ pub(super) fn refused(tenancy: &Tenancy, refusal: &Refusal) -> Error {
             metric,
             limit,
             used,
-        } => Error::QuotaExceeded {
-            metric: match metric {
-                Metric::Entries => CACHE_ENTRIES.into(),
-                Metric::Bytes | Metric::Flushed => MEMORY_BYTES.into(),
-            },
-            limit: i64::try_from(*limit).unwrap_or(i64::MAX),
-            used: i64::try_from(*used).unwrap_or(i64::MAX),
-            scope: tenancy.scope(),
-            retry_after: matches!(metric, Metric::Flushed).then_some(RECLAIM),
-        },
+        } => {
+            let name = match metric {
+                Metric::Entries => CACHE_ENTRIES,
+                Metric::Bytes | Metric::Flushed => MEMORY_BYTES,
+            };
+            tenancy.exceeded(name);
+            Error::QuotaExceeded {
+                metric: name.into(),
+                limit: i64::try_from(*limit).unwrap_or(i64::MAX),
+                used: i64::try_from(*used).unwrap_or(i64::MAX),
+                scope: tenancy.scope(),
+                retry_after: matches!(metric, Metric::Flushed).then_some(RECLAIM),
+            }
+        }
         Refusal::Stale(_) | Refusal::Gone => Error::RequestInProgress,
         Refusal::Fenced => Error::RestoreInProgress,
     }

@@ -264,6 +264,7 @@ impl Cache {
                     );
                     tenancy.account.meter.count(Counts {
                         written: metered.bytes,
+                        writes: metered.operations,
                         throttled: refused.into(),
                         ..Counts::default()
                     });

@@ -40,6 +40,7 @@ const EFFECTS: [(&str, Effect); 22] = [
     ("encryption", Effect::Reload),
     ("log", Effect::Reload),
     ("log.format", Effect::Restart),
+    ("metrics", Effect::Reload),
     ("reload", Effect::Reload),
     // Listeners, threads and connections are as they were made.
     ("server", Effect::Restart),

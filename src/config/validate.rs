@@ -44,6 +44,7 @@ pub(super) fn check(config: &Config, note: Note<'_>) {
     cache(config, note);
     session::check(&config.session, note);
     checkpoint::check(config, note);
+    number(note, "metrics.tenants", config.metrics.tenants, 0, 1000);
     if let Err(error) = EnvFilter::builder().parse(&config.log.filter) {
         let allowed = "a level (error, warn, info, debug, trace) or target=level, comma-separated";
         note("log.filter", format!("{error}; allowed is {allowed}"));

@@ -95,6 +95,8 @@ mod tests {
     #[test]
     fn a_permission_that_is_not_known_is_granted_to_none() {
         let method = Method {
+            place: 0,
+            streams: crate::grpc::Streams::Neither,
             path: "/p.S/M",
             service: "S",
             name: "M",

@@ -64,31 +64,41 @@ enum Component {
     Checkpoints,
 }
 
+/// The names that can be asked about, and what each means.
+const NAMES: [(&str, Component); 7] = [
+    ("", Component::Store),
+    ("store", Component::Store),
+    ("riptide.persistence.v1.TenantService", Component::Store),
+    ("riptide.persistence.v1.CacheService", Component::Store),
+    ("riptide.persistence.v1.StateService", Component::Process),
+    ("config", Component::Config),
+    ("checkpoints", Component::Checkpoints),
+];
+
 impl Component {
     fn named(name: &str) -> Option<Self> {
-        match name {
-            ""
-            | "store"
-            | "riptide.persistence.v1.TenantService"
-            | "riptide.persistence.v1.CacheService" => Some(Self::Store),
-            "riptide.persistence.v1.StateService" => Some(Self::Process),
-            "config" => Some(Self::Config),
-            "checkpoints" => Some(Self::Checkpoints),
-            _ => None,
+        let known = NAMES.iter().find(|(known, _)| *known == name);
+        known.map(|(_, component)| *component)
+    }
+
+    /// Why it does not serve; nothing where it does.
+    fn trouble(self, state: &State) -> Option<String> {
+        if state.stage != Stage::Serving {
+            return Some(Error::Draining.to_string());
         }
+        let check = match self {
+            Self::Process => return None,
+            Self::Store => &state.store,
+            Self::Config => &state.config,
+            Self::Checkpoints => &state.checkpoints,
+        };
+        check.as_ref().err().cloned()
     }
 
     fn status(self, state: &State) -> ServingStatus {
-        let well = match self {
-            Self::Process => true,
-            Self::Store => state.store.is_ok(),
-            Self::Config => state.config.is_ok(),
-            Self::Checkpoints => state.checkpoints.is_ok(),
-        };
-        if well && state.stage == Stage::Serving {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
+        match self.trouble(state) {
+            None => ServingStatus::Serving,
+            Some(_) => ServingStatus::NotServing,
         }
     }
 }
@@ -205,12 +215,20 @@ impl Health {
 
     /// Why calls are not served now; nothing when they are.
     pub fn trouble(&self) -> Option<String> {
+        Component::Store.trouble(&self.state.borrow())
+    }
+
+    /// Whether the store answers all who need it, however far the server is on its way out.
+    pub fn store_serves(&self) -> bool {
+        self.state.borrow().store.is_ok()
+    }
+
+    /// Each name that can be asked about, the empty one for all, and why it does not serve.
+    pub fn components(&self) -> Vec<(&'static str, Option<String>)> {
         let state = self.state.borrow();
-        match (&state.store, state.stage) {
-            (Ok(()), Stage::Serving) => None,
-            (Err(error), Stage::Serving) => Some(error.clone()),
-            _ => Some(Error::Draining.to_string()),
-        }
+        let told = NAMES.iter();
+        told.map(|(name, component)| (*name, component.trouble(&state)))
+            .collect()
     }
 }
 

@@ -120,7 +120,7 @@ impl Inside {
     async fn bounded(&self, request: Request<Incoming>, call: &Call) -> Response<Body> {
         // Health must be told most of all when there is no room for more.
         let _entered = match (call.route, self.in_flight.enter()) {
-            (Route::Health, entered) => entered.ok(),
+            (Route::Health { .. }, entered) => entered.ok(),
             (_, Ok(entered)) => Some(entered),
             (_, Err(error)) => return call.refused(&error),
         };

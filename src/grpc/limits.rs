@@ -24,6 +24,11 @@ impl InFlight {
         }
     }
 
+    /// How many there are now.
+    pub fn now(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// Counts a call for as long as the answer lives; [`Error::Overloaded`]
     /// where there are `max` already.
     pub fn enter(&self) -> Result<Entered> {

@@ -34,8 +34,11 @@ use crate::{
 pub(super) enum Route {
     /// An RPC of ours.
     Rpc(&'static Method),
-    /// `grpc.health.v1`.
-    Health,
+    /// `grpc.health.v1`: asked once, or watched.
+    Health {
+        /// Whether it is watched.
+        watch: bool,
+    },
     /// Reflection.
     Reflection(Version),
     /// Nowhere.
@@ -61,7 +64,8 @@ impl Route {
             return Self::Rpc(method);
         }
         match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
-            Some(("grpc.health.v1.Health", "Check" | "Watch")) => Self::Health,
+            Some(("grpc.health.v1.Health", "Check")) => Self::Health { watch: false },
+            Some(("grpc.health.v1.Health", "Watch")) => Self::Health { watch: true },
             Some(("grpc.reflection.v1.ServerReflection", _)) => Self::Reflection(Version::V1),
             Some(("grpc.reflection.v1alpha.ServerReflection", _)) => {
                 Self::Reflection(Version::V1Alpha)
@@ -144,7 +148,7 @@ impl Routes {
                 "StateService" => self.state.clone().call(request),
                 _ => nowhere(),
             },
-            (Route::Health, _) => self.health.clone().call(request),
+            (Route::Health { .. }, _) => self.health.clone().call(request),
             (Route::Reflection(version), Some([v1, v1alpha])) => {
                 let service = match version {
                     Version::V1 => v1,

@@ -1,4 +1,4 @@
-//! What no caller waits for, on a thread of its own: probes, the change feed, and
+//! What no caller waits for, on a thread of its own: the admin listener, the change feed, and
 //! the work behind the calls. It does not know how any of it is done.
 
 use std::{sync::Arc, time::Duration};
@@ -7,11 +7,15 @@ use tokio::{net::TcpListener, runtime::Builder, sync::oneshot, time::timeout};
 
 use super::{
     Error, Parts, Result,
+    admin::{self, Admin},
     core::{End, check, spawn},
-    probes,
     warming::Warming,
 };
-use crate::cache::Sweeper;
+use crate::{
+    cache::Sweeper,
+    metrics::{Metrics, Sources},
+    tenant::Tenants,
+};
 
 /// How long the last uses of keys may take to be kept.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,10 +30,11 @@ pub(super) fn start(
     admin: TcpListener,
     stopped: oneshot::Receiver<()>,
 ) -> Result<End> {
-    let admin = admin.into_std().map_err(Error::Thread)?;
+    let listener = admin.into_std().map_err(Error::Thread)?;
     let runtime = Builder::new_current_thread().enable_all().build();
     spawn("background".to_owned(), runtime, async move {
-        let store = match parts.stores.handle(Arc::default()) {
+        parts.runtimes.add("background");
+        let store = match parts.stores.handle(parts.own_counters.clone()) {
             Ok(store) => store,
             Err(error) => return tracing::error!(%error, "background not built"),
         };
@@ -41,11 +46,9 @@ pub(super) fn start(
             tokio::spawn(async move { warming.run().await });
         }
         tokio::spawn(check(holder, store.clone(), parts.clone()));
-        tokio::spawn(probes::serve(
-            admin,
-            parts.health.clone(),
-            parts.live.clone(),
-        ));
+        let metrics = Arc::new(Metrics::new(sources(&parts, tenants.clone())));
+        tokio::spawn(admin::serve(listener, Admin::new(&parts, metrics.clone())));
+        tokio::spawn(async move { metrics.follow().await });
         tokio::spawn(async move { directory.follow(feed).await });
         let configuration = parts.configuration.clone();
         tokio::spawn(async move { configuration.follow_file().await });
@@ -69,4 +72,21 @@ pub(super) fn start(
         }
         parts.stores.release(store).await;
     })
+}
+
+/// What is told of a server.
+fn sources(parts: &Parts, tenants: Tenants) -> Sources {
+    Sources {
+        about: parts.about,
+        calls: parts.calls.clone(),
+        in_flight: parts.in_flight.clone(),
+        connections: parts.connections.clone(),
+        health: parts.health.clone(),
+        directory: parts.directory.clone(),
+        memory: parts.memory.clone(),
+        configuration: parts.configuration.clone(),
+        counters: vec![parts.counters.clone(), parts.own_counters.clone()],
+        runtimes: parts.runtimes.clone(),
+        tenants,
+    }
 }

@@ -78,7 +78,8 @@ pub(super) async fn start(
     let (ready, built) = oneshot::channel();
     let runtime = Builder::new_current_thread().enable_all().build();
     let end = spawn("checkpoints".to_owned(), runtime, async move {
-        let store = match parts.stores.handle(Arc::default()) {
+        parts.runtimes.add("checkpoints");
+        let store = match parts.stores.handle(parts.own_counters.clone()) {
             Ok(store) => store,
             Err(error) => return tracing::error!(%error, "checkpoints not built"),
         };

@@ -101,6 +101,7 @@ async fn serve(
     keeping: Keeping,
     mut sockets: mpsc::UnboundedReceiver<Socket>,
 ) {
+    parts.runtimes.add(index.to_string());
     let built = parts.stores.handle(parts.counters.clone());
     let built = built
         .map_err(crate::error::Error::from)

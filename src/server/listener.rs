@@ -86,12 +86,9 @@ pub(super) struct Cores {
 }
 
 impl Cores {
-    pub(super) fn new(cores: Vec<Core>, max: usize) -> Self {
-        Self {
-            cores,
-            open: Arc::default(),
-            max,
-        }
+    /// These, which take so many connections at most, and count those that are open.
+    pub(super) fn new(cores: Vec<Core>, max: usize, open: Arc<AtomicUsize>) -> Self {
+        Self { cores, open, max }
     }
 
     /// Hands a connection to a core; closes it where there are too many.

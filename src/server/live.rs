@@ -131,6 +131,7 @@ impl Told {
         {
             tracing::error!(%error, "redis.tls not changed");
         }
+        self.directory.traffic().tell(config.metrics.tenants);
         if let Some(near) = self.memory.near() {
             near.resize(config.cache.near.max_bytes);
         }

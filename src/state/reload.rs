@@ -62,6 +62,19 @@ pub enum Outcome {
     Rejected,
 }
 
+impl Outcome {
+    const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Rejected];
+
+    /// Its name: `applied`, `unchanged` or `rejected`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 /// A reload that was tried, or how one would end.
 #[derive(Clone, Debug)]
 pub struct Reload {
@@ -118,6 +131,8 @@ pub struct Configuration {
     /// Of the files, as they were last read.
     fingerprint: AtomicU64,
     told: broadcast::Sender<Arc<InForce>>,
+    /// How many reloads came to each of [`Outcome::ALL`].
+    reloads: [AtomicU64; 3],
 }
 
 impl Configuration {
@@ -143,7 +158,17 @@ impl Configuration {
             follower: Box::new(follower),
             turn: Mutex::default(),
             told: watch::channel(),
+            reloads: Default::default(),
         }
+    }
+
+    /// How many reloads were tried, by what became of them.
+    pub fn reloads(&self) -> [(Outcome, u64); 3] {
+        let counts = self.reloads.each_ref();
+        let mut counts = counts
+            .map(|count| count.load(Ordering::Relaxed))
+            .into_iter();
+        Outcome::ALL.map(|outcome| (outcome, counts.next().unwrap_or_default()))
     }
 
     /// What is in force.
@@ -227,6 +252,9 @@ impl Configuration {
             return Ok(reload);
         }
         reload.log();
+        if let Some(count) = self.reloads.get(reload.outcome as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(next) = loaded
             .as_ref()
             .filter(|n| n.files() != before.loaded.files())

@@ -223,6 +223,7 @@ impl Sessions {
                 Commit::Applied(applied) => {
                     tenancy.account.meter.count(Counts {
                         written: bytes,
+                        writes: metered.operations,
                         ..Counts::default()
                     });
                     if grows {
@@ -322,16 +323,20 @@ fn refused(tenancy: &Tenancy, refusal: &Refusal) -> Error {
             metric,
             limit,
             used,
-        } => Error::QuotaExceeded {
-            metric: match metric {
-                Metric::Entries => ACTIVE_SESSIONS.into(),
-                Metric::Bytes | Metric::Flushed => STORAGE_BYTES.into(),
-            },
-            limit: i64::try_from(*limit).unwrap_or(i64::MAX),
-            used: i64::try_from(*used).unwrap_or(i64::MAX),
-            scope: tenancy.scope(),
-            retry_after: None,
-        },
+        } => {
+            let name = match metric {
+                Metric::Entries => ACTIVE_SESSIONS,
+                Metric::Bytes | Metric::Flushed => STORAGE_BYTES,
+            };
+            tenancy.exceeded(name);
+            Error::QuotaExceeded {
+                metric: name.into(),
+                limit: i64::try_from(*limit).unwrap_or(i64::MAX),
+                used: i64::try_from(*used).unwrap_or(i64::MAX),
+                scope: tenancy.scope(),
+                retry_after: None,
+            }
+        }
         Refusal::Conflict { .. } | Refusal::Stale(_) | Refusal::Gone => Error::RequestInProgress,
         Refusal::Fenced => Error::RestoreInProgress,
     }

@@ -4,19 +4,17 @@
 
 mod counters;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Instant as Clock,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-pub use self::counters::{Calls, Counters};
+use self::counters::Method;
+pub use self::counters::{Calls, Counters, Ended};
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Keep, Key, Lease, Leased,
     Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed,
@@ -41,19 +39,19 @@ impl Observed {
 async fn watch<T>(
     method: &'static str,
     backend: &'static str,
-    count: &AtomicU64,
+    count: &Method,
     outcome: impl FnOnce(&T) -> &'static str,
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    count.fetch_add(1, Ordering::Relaxed);
-    let began = Clock::now();
+    let begun = count.begin();
     let result = call.await;
+    let outcome = match &result {
+        Ok(value) => outcome(value),
+        Err(error) => fault(error),
+    };
+    let took = begun.end(outcome);
     if tracing::enabled!(tracing::Level::TRACE) {
-        let outcome = match &result {
-            Ok(value) => outcome(value),
-            Err(error) => fault(error),
-        };
-        let latency_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         tracing::trace!(method, backend, outcome, latency_us, "store call");
     }
     result

@@ -4,14 +4,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
 
 use bytes::Bytes;
 
-use super::{meter::Meter, quota::Warned, rate::Rates, stats::Stats};
+use super::{Counts, meter::Meter, quota::Warned, rate::Rates, stats::Stats, traffic::Traffic};
 use crate::store::{Incarnation, METER_SPACES, Space};
 
 /// Accounts below which none is looked for that can leave.
@@ -30,11 +30,25 @@ pub struct Account {
     pub(super) rates: Rates,
     /// What it was warned of in the log.
     pub(super) warned: Warned,
+    /// What is told of all tenants of this replica.
+    pub(super) traffic: Arc<Traffic>,
+    /// The tenant's name, once it is known.
+    name: OnceLock<Arc<str>>,
     /// The number of the plan's segment that is billed now.
     segment: AtomicU32,
 }
 
 impl Account {
+    /// Notes whose it is.
+    pub(super) fn call(&self, tenant_id: &str) {
+        self.name.get_or_init(|| tenant_id.into());
+    }
+
+    /// Adds to what is told of the tenant what its calls came to.
+    pub(super) fn told(&self, counts: &Counts) {
+        self.traffic.count(self.name.get(), counts);
+    }
+
     /// The number of the segment of its period that is billed now.
     pub fn segment(&self) -> u32 {
         self.segment.load(Ordering::Relaxed)
@@ -65,6 +79,7 @@ pub struct Accounts {
     replica: Bytes,
     by_incarnation: Mutex<Known>,
     queue: Arc<Queue>,
+    traffic: Arc<Traffic>,
 }
 
 #[derive(Debug)]
@@ -84,11 +99,17 @@ impl Default for Accounts {
                 room: ROOM,
             }),
             queue: Arc::default(),
+            traffic: Arc::default(),
         }
     }
 }
 
 impl Accounts {
+    /// What is told of the tenants that call.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+
     /// This process among all that ever work on the store: 16 characters of
     /// `a-v0-9`, random.
     pub fn replica(&self) -> &Bytes {
@@ -110,6 +131,8 @@ impl Accounts {
             stats: Stats::default(),
             rates: Rates::default(),
             warned: Warned::default(),
+            traffic: self.traffic.clone(),
+            name: OnceLock::new(),
             segment: AtomicU32::new(0),
         });
         known.accounts.insert(incarnation, account.clone());

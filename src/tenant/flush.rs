@@ -23,10 +23,10 @@ mod waiting;
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -64,6 +64,22 @@ pub(super) struct Outbox {
     spaces: [Mutex<Waiting>; METER_SPACES],
     /// Whether the last flush failed; told once until it is over.
     failing: AtomicBool,
+    /// Flushes that sent all there was, and that did not.
+    counts: [AtomicU64; 2],
+    /// When the last one began that sent all there was.
+    last_good: std::sync::Mutex<Option<Instant>>,
+}
+
+/// What the flushes of a replica came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flushes {
+    /// Those after which nothing waited.
+    pub good: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// How long ago the last good one began; what was counted before has left. `None`
+    /// before the first.
+    pub since_good: Option<Duration>,
 }
 
 impl Outbox {
@@ -106,8 +122,33 @@ impl Outbox {
         waiting.send(space, replica, what, store).await
     }
 
-    /// Tells of a failure once, and once that it is over.
-    fn note(&self, result: &store::Result<()>) {
+    /// What flushes came to so far.
+    pub(super) fn flushes(&self) -> Flushes {
+        let [good, failed] = self.counts.each_ref();
+        let last_good = *self.last_good();
+        Flushes {
+            good: good.load(Ordering::Relaxed),
+            failed: failed.load(Ordering::Relaxed),
+            since_good: last_good.map(|last| last.elapsed()),
+        }
+    }
+
+    fn last_good(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        // A time is whole whoever panicked while holding it.
+        self.last_good
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a flush of all that began then, and tells of a failure once, and once that
+    /// it is over.
+    fn note(&self, began: Instant, result: &store::Result<()>) {
+        let [good, failed] = &self.counts;
+        let count = if result.is_ok() { good } else { failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        if result.is_ok() {
+            *self.last_good() = Some(began);
+        }
         match result {
             Ok(()) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
@@ -148,12 +189,13 @@ impl Tenants {
     }
 
     async fn flush(&self, what: What) -> Result<()> {
+        let began = Instant::now();
         let (outbox, accounts) = (&self.directory.outbox, &self.directory.accounts);
         let spaces =
             (0..METER_SPACES).map(|space| outbox.flush(space, accounts, what, &self.store));
         let results = join_all(spaces).await;
         let result = results.into_iter().collect::<store::Result<()>>();
-        outbox.note(&result);
+        outbox.note(began, &result);
         Ok(result?)
     }
 

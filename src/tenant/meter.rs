@@ -41,6 +41,9 @@ pub struct Counts {
     /// Bytes of keys and values the caller of a write sent. Its commit meters
     /// them; here they only count towards the quota of transfer.
     pub written: u64,
+    /// Operations of a call that wrote. Its commit meters them; here they only count
+    /// towards what is told of this replica.
+    pub writes: u64,
 }
 
 impl Counts {
@@ -77,10 +80,11 @@ struct Stripe {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     written: AtomicU64,
+    writes: AtomicU64,
 }
 
 impl Stripe {
-    fn counters(&self) -> [&AtomicU64; 7] {
+    fn counters(&self) -> [&AtomicU64; 8] {
         [
             &self.operations,
             &self.hits,
@@ -89,6 +93,7 @@ impl Stripe {
             &self.bytes_in,
             &self.bytes_out,
             &self.written,
+            &self.writes,
         ]
     }
 }
@@ -152,6 +157,7 @@ impl Meter {
             counts.bytes_in,
             counts.bytes_out,
             counts.written,
+            counts.writes,
         ];
         for (counter, amount) in stripe.counters().into_iter().zip(amounts) {
             if amount > 0 {
@@ -189,7 +195,7 @@ impl Meter {
     pub fn transferred(&self, period: Period) -> Option<u64> {
         let known = self.transfer.of(period)?;
         let waiting = self.stripes.iter().map(|stripe| {
-            let [_, _, _, _, bytes_in, bytes_out, written] = stripe.counters();
+            let [_, _, _, _, bytes_in, bytes_out, written, _] = stripe.counters();
             [bytes_in, bytes_out, written]
                 .map(|counter| counter.load(Ordering::Relaxed))
                 .into_iter()
@@ -215,7 +221,7 @@ impl Meter {
         // Before the counters are read: a count that is missed finds this false,
         // since both sides are in one order (SeqCst).
         self.queued.store(false, Ordering::SeqCst);
-        let mut sums = [0_u64; 7];
+        let mut sums = [0_u64; 8];
         for stripe in &self.stripes {
             for (sum, counter) in sums.iter_mut().zip(stripe.counters()) {
                 if counter.load(Ordering::SeqCst) > 0 {
@@ -231,6 +237,7 @@ impl Meter {
             bytes_in,
             bytes_out,
             written,
+            writes,
         ] = sums;
         let counts = Counts {
             operations,
@@ -241,6 +248,7 @@ impl Meter {
             bytes_in,
             bytes_out,
             written,
+            writes,
         };
         // Known as soon as it leaves the counters; the flush's answer has it, too.
         self.transfer.add(period, counts.transfer());
@@ -425,6 +433,7 @@ mod tests {
             bytes_in: 5,
             bytes_out: 6,
             written: 7,
+            writes: 9,
         };
         account.meter.count(counts);
         account.meter.consume("pages", 8);

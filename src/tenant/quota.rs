@@ -122,12 +122,22 @@ impl Tenancy {
         }
     }
 
+    /// Counts that something was refused by the store for a quota.
+    pub fn exceeded(&self, metric: &str) {
+        self.account.traffic.passed(metric, true);
+    }
+
     /// The same for whoever says himself what becomes of the call.
     pub(super) fn note(&self, mode: Mode, passed: &Warning) {
         self.account.meter.count(Counts {
             throttled: 1,
             ..Counts::default()
         });
+        match mode {
+            Mode::Enforce => self.account.traffic.passed(&passed.metric, true),
+            Mode::Warn => self.account.traffic.passed(&passed.metric, false),
+            Mode::Shadow => {}
+        }
         if mode != Mode::Warn {
             return;
         }

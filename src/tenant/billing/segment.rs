@@ -133,6 +133,7 @@ impl Tenants {
     /// What this replica keeps of a tenant, as of this record of it.
     pub(in crate::tenant) fn account(&self, tenant: &Tenant) -> Arc<Account> {
         let account = self.directory.accounts.of(tenant.incarnation);
+        account.call(&tenant.tenant_id);
         account.begin_segment(tenant.segments.last().map_or(0, |last| last.number));
         account
     }

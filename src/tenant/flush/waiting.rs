@@ -133,6 +133,7 @@ fn counters(taken: Taken) -> BTreeMap<Bytes, u64> {
         bytes_in,
         bytes_out,
         written: _,
+        writes: _,
     } = taken.counts;
     let own = [
         (rows::OPERATIONS, operations),
@@ -188,7 +189,10 @@ impl Waiting {
         if self.parts.len() >= MAX_WAITING && !self.parts.contains_key(&place) {
             return false;
         }
-        let taken = account.meter.take(Period::of(now_ms));
+        let mut taken = account.meter.take(Period::of(now_ms));
+        account.told(&taken.counts);
+        // No row has it.
+        taken.counts.writes = 0;
         if !taken.is_empty() {
             self.put(Part {
                 account: account.clone(),
@@ -202,9 +206,10 @@ impl Waiting {
             // After the meter: what is counted from now on queues the account anew.
             let incarnation = account.incarnation;
             let (counters, latencies) = (&mut self.sheets, &mut self.latencies);
-            account
+            let deeds = account
                 .stats
                 .take_sheets(incarnation, now_ms, counters, latencies);
+            account.traffic.did(deeds);
         } else {
             account.meter.enqueue();
         }

@@ -208,12 +208,14 @@ impl Stats {
         at_ms: u64,
         counters: &mut Sheets,
         latencies: &mut Sheets,
-    ) {
+    ) -> Deeds {
+        let mut sum = Deeds::default();
         self.take(|name, taken| {
             let Taken {
                 deeds,
                 latencies: lengths,
             } = taken;
+            sum += deeds;
             let namespace = (name != EVERY).then_some(Subject::Namespace(incarnation, name));
             for subject in [Subject::Fleet, Subject::Tenant(incarnation)]
                 .into_iter()
@@ -232,6 +234,7 @@ impl Stats {
                 latencies.put(subject.latencies(at_ms), LATENCIES_KEPT_MS, amounts);
             }
         });
+        sum
     }
 }
 

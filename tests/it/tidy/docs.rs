@@ -5,6 +5,7 @@ mod alerts;
 mod api;
 mod commands;
 mod links;
+mod metrics;
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
