@@ -19,6 +19,7 @@ use tonic_types::StatusExt;
 use super::{
     Method,
     cache::Hot,
+    figures::{Stripe, place},
     layer::Remote,
     request_id,
     routes::Route,
@@ -55,13 +56,17 @@ pub(super) struct Call {
     traffic: Traffic,
     /// What the framework receives and sends.
     streamed: OnceLock<Arc<Traffic>>,
+    /// Where it is counted.
+    figures: Arc<Stripe>,
     is_told: bool,
 }
 
 impl Call {
-    pub(super) fn of(request: &Request<Incoming>, remote: Remote) -> Self {
+    /// A call that begins, which is counted.
+    pub(super) fn of(request: &Request<Incoming>, remote: Remote, figures: Arc<Stripe>) -> Self {
         let (path, headers) = (request.uri().path(), request.headers());
         let route = Route::of(path);
+        figures.begin(place(route));
         let (hot, path) = match route {
             Route::Rpc(method) if unary::is_plain(headers) => (Hot::of(method), None),
             Route::Rpc(_) => (None, None),
@@ -84,6 +89,7 @@ impl Call {
             parent: Parent::of(headers),
             traffic: Traffic::default(),
             streamed: OnceLock::new(),
+            figures,
             is_told: false,
         }
     }
@@ -135,6 +141,7 @@ impl Call {
         if std::mem::replace(&mut self.is_told, true) {
             return;
         }
+        self.count(code, status);
         if let Route::Rpc(method) = self.route
             && method.audited
         {
@@ -142,6 +149,19 @@ impl Call {
         }
         if access::is_told(code == Code::Ok) {
             self.tell(code, status);
+        }
+    }
+
+    fn count(&self, code: Code, status: Option<&Status>) {
+        let Traffic { received, sent } = self.traffic();
+        let messages = [received.messages(), sent.messages()];
+        let took = self.began.elapsed();
+        self.figures.end(place(self.route), code, took, messages);
+        if code != Code::Ok {
+            let reason = status.and_then(StatusExt::get_details_error_info);
+            let reason = reason.as_ref().map(|info| &*info.reason);
+            let tenant_id = self.caller.get().and_then(tenant_of);
+            self.figures.fail(reason, tenant_id);
         }
     }
 

@@ -22,7 +22,9 @@ use super::{
     Context,
     auth::{self, Auth},
     call::Call,
-    deadline, framework,
+    deadline,
+    figures::Stripe,
+    framework,
     limits::InFlight,
     request_id,
     routes::{Answer, Route, Routes},
@@ -56,14 +58,16 @@ struct Inside {
     in_flight: InFlight,
     max_deadline: Duration,
     max_message_bytes: usize,
+    figures: Arc<Stripe>,
 }
 
 impl Layer {
-    /// The layer in front of `routes`.
+    /// The layer in front of `routes`, whose calls are counted in these figures.
     pub fn new(
         routes: Routes,
         auth: Auth,
         in_flight: InFlight,
+        figures: Arc<Stripe>,
         config: &crate::config::Server,
     ) -> Self {
         let inside = Arc::new(Inside {
@@ -72,6 +76,7 @@ impl Layer {
             in_flight,
             max_deadline: config.max_deadline,
             max_message_bytes: config.max_message_bytes,
+            figures,
         });
         let remote = Remote::default();
         Self { inside, remote }
@@ -105,7 +110,7 @@ impl Inside {
         if let Some(refusal) = framework::no_grpc(&request) {
             return refusal;
         }
-        let call = Call::of(&request, remote);
+        let call = Call::of(&request, remote, self.figures.clone());
         let mut response = self.bounded(request, &call).await;
         if let Ok(mut value) = HeaderValue::from_str(&call.request_id) {
             // It is another in each answer: a table of headers is no place for it.

@@ -159,7 +159,8 @@ fn layer(parts: &Parts, store: &store::Handle, keeping: Keeping) -> crate::error
         parts.reflection,
     )?;
     let auth = Auth::new(tenants, parts.live.admins.clone());
-    Ok(Layer::new(routes, auth, parts.in_flight.clone(), config))
+    let (in_flight, figures) = (parts.in_flight.clone(), parts.calls.stripe());
+    Ok(Layer::new(routes, auth, in_flight, figures, config))
 }
 
 /// Asks the store how it is, and tells the health, for ever; which is a sign of life too.
