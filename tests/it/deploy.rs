@@ -2,8 +2,10 @@
 //! systemd and Prometheus meet what they expect. It does not start containers: no engine
 //! is needed to run the tests.
 
+mod dashboard;
 mod linters;
 mod manifests;
+mod prometheus;
 mod systemd;
 
 use std::{
