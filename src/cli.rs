@@ -2,6 +2,7 @@
 //! contract as any client does, and nothing of what is behind it.
 
 mod amount;
+mod audit;
 mod billing;
 mod cache;
 mod client;
@@ -74,6 +75,10 @@ enum Command {
     Billing(billing::Command),
     /// Watch a fleet: its traffic, errors, hits, health, and what tenants use.
     Top(top::Top),
+    /// List what was asked for, by whom, and how it ended; verify that nothing of it was
+    /// changed.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Ask whether the server and its components serve; fit for a probe.
     Health(health::Health),
     /// Tell whom the API key belongs to and what it may do.
@@ -114,6 +119,7 @@ pub fn run() -> ExitCode {
         Command::Quota(command) => client::run(command.run(&global)),
         Command::Session(command) => client::run(command.run(&global)),
         Command::Billing(command) => client::run(command.run(&global)),
+        Command::Audit(command) => client::run(command.run(&global)),
         Command::Health(health) => client::run(health.run(&global)),
         Command::Top(top) => client::run(top.run(&global)),
         Command::Whoami => client::run(server_info::whoami(&global)),

@@ -12,12 +12,14 @@ use std::{
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
+mod audit;
 mod cache;
 mod checkpoint;
 mod effect;
 mod exposure;
 mod live;
 mod load;
+mod log;
 mod master_key;
 mod plan;
 mod price;
@@ -32,11 +34,13 @@ mod validate;
 mod watch;
 mod when_down;
 
+pub use audit::Audit;
 pub use cache::{Cache, Compression, Lease, Near, WarmStart};
 pub use checkpoint::{COMPONENTS, Checkpoint, Schedule};
 pub use effect::{Effect, effect};
 pub use live::Live;
 pub use load::{Loaded, Setting, load};
+pub use log::{Access, Log, LogFormat};
 pub use master_key::{HOW_TO_MAKE, MASTER_KEY_BYTES, MasterKey, is_master_key_id};
 pub use plan::{
     CUSTOM_METRICS, CustomQuota, MAX_WINDOW, METRICS, MIN_WINDOW, Plan, QuotaMode, Quotas,
@@ -102,6 +106,8 @@ pub struct Config {
     pub cache: Cache,
     /// Sessions.
     pub session: Session,
+    /// The audit log.
+    pub audit: Audit,
     /// Checkpoints.
     pub checkpoint: Checkpoint,
     /// Metrics.
@@ -335,68 +341,4 @@ pub struct Metrics {
     /// Tenants that are told by their names, those that call most; the others together.
     #[serde(deserialize_with = "unit::number")]
     pub tenants: usize,
-}
-
-/// Logging.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Log {
-    /// What is logged, as `tracing_subscriber::EnvFilter` reads it.
-    #[serde(deserialize_with = "unit::text")]
-    pub filter: String,
-    /// How it is written.
-    pub format: LogFormat,
-    /// Of which calls a line tells.
-    pub access: Access,
-    /// One in so many calls that went well is told of, where `access` is `all`.
-    #[serde(deserialize_with = "unit::number")]
-    pub access_sample: usize,
-}
-
-/// Of which calls a line tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Of none.
-    Off,
-    /// Of those that failed or were refused.
-    Errors,
-    /// Of all.
-    All,
-}
-
-impl<'de> Deserialize<'de> for Access {
-    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        unit::choose(
-            value,
-            &[
-                ("off", Self::Off),
-                ("errors", Self::Errors),
-                ("all", Self::All),
-            ],
-        )
-    }
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// Text.
-    Text,
-    /// JSON.
-    Json,
-}
-
-impl<'de> Deserialize<'de> for LogFormat {
-    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        unit::choose(
-            value,
-            &[
-                ("auto", Self::Auto),
-                ("text", Self::Text),
-                ("json", Self::Json),
-            ],
-        )
-    }
 }

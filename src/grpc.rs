@@ -1,6 +1,7 @@
 //! gRPC: one layer that every call passes, and handlers that turn messages
 //! into domain calls and back. It holds no rule of the domain.
 
+mod audit;
 mod auth;
 mod cache;
 mod call;

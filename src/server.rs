@@ -200,13 +200,14 @@ impl Server {
             config::Reflection::Off => false,
             config::Reflection::Auto => server.listen.ip().is_loopback(),
         };
-        let directory =
-            Directory::new(config.auth.key_cache_ttl).remembering(config.auth.remembered_ttl);
+        let live = Arc::new(live::Parts::of(&config));
+        let directory = Directory::new(config.auth.key_cache_ttl)
+            .remembering(config.auth.remembered_ttl)
+            .auditing(live.audit.clone());
         let directory = Arc::new(directory);
         directory.traffic().tell(config.metrics.tenants);
         // Each core holds a handle to the store, and the background one.
         let health = Arc::new(Health::new(cores(server) + 1));
-        let live = Arc::new(live::Parts::of(&config));
         let told = live::Told {
             parts: live.clone(),
             directory: directory.clone(),

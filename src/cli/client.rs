@@ -6,6 +6,8 @@ mod admin;
 use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
+use jiff::{Timestamp as Moment, civil::Date, tz::TimeZone};
+use prost_types::Timestamp;
 use secrecy::ExposeSecret;
 use tonic::{
     Request,
@@ -109,6 +111,21 @@ impl Global {
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let allowed = "a duration needs its unit: 500ms, 30s, 12h, 7d";
     config::read_duration(text).ok_or_else(|| allowed.to_owned())
+}
+
+/// Reads a time: RFC 3339, or the beginning of a day in UTC.
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+    let read = text.parse::<Moment>().ok().or_else(|| {
+        // A date would be read from a time without a zone too.
+        let date = text.parse::<Date>().ok().filter(|_| text.len() == 10)?;
+        Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    });
+    let read =
+        read.ok_or("a date or a time with its zone is allowed: 2026-11-24, 2026-11-24T10:00:00Z")?;
+    Ok(Timestamp {
+        seconds: read.as_second(),
+        nanos: read.subsec_nanosecond(),
+    })
 }
 
 /// Runs a command that calls a server.

@@ -14,8 +14,8 @@ pub(super) use self::{
     stats::{cache_stats, store_stats},
 };
 use crate::proto::v1::{
-    ApiKey, CacheEntry, DataKey, KeyInfo, PurgeReport, Quotas, Session, SuspensionMode, Tenant,
-    TenantState,
+    ApiKey, AuditEvent, CacheEntry, DataKey, KeyInfo, PurgeReport, Quotas, Session, SuspensionMode,
+    Tenant, TenantState,
 };
 
 pub(super) fn tenant(tenant: &Tenant) -> Value {
@@ -106,6 +106,25 @@ pub(super) fn api_key(key: &ApiKey) -> Value {
         "expire_time": time(key.expire_time),
         "last_used_time": time(key.last_used_time),
         "revoke_time": time(key.revoke_time),
+    })
+}
+
+pub(super) fn audit_event(event: &AuditEvent) -> Value {
+    json!({
+        "time": time(event.time),
+        "actor": event.actor,
+        "rpc": event.rpc,
+        "tenant_id": event.tenant_id,
+        "outcome": event.outcome,
+        "request_id": event.request_id,
+        "peer": event.peer,
+        "count": event.count,
+        "replica": event.replica,
+        "sequence": event.sequence,
+        "expire_time": time(event.expire_time),
+        "previous_expire_time": time(event.previous_expire_time),
+        "previous_hash": event.previous_hash,
+        "hash": event.hash,
     })
 }
 

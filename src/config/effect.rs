@@ -23,7 +23,8 @@ impl Effect {
 /// The one list: each setting goes by the longest of these paths that it is, or is
 /// under. A new setting needs a place here, and where it is reloaded, whoever uses
 /// it must look at it anew.
-const EFFECTS: [(&str, Effect); 23] = [
+const EFFECTS: &[(&str, Effect)] = &[
+    ("audit", Effect::Reload),
     ("auth", Effect::Reload),
     ("auth.admin_key", Effect::Restart),
     ("billing", Effect::Reload),

@@ -7,7 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Backend, Config, checkpoint, master_key, plan, price, session, tls, unit::write_duration, watch,
+    Backend, Config, audit, checkpoint, master_key, plan, price, session, tls,
+    unit::write_duration, watch,
 };
 
 pub(super) const KIB: usize = 1 << 10;
@@ -43,6 +44,7 @@ pub(super) fn check(config: &Config, note: Note<'_>) {
     price::check(config, note);
     cache(config, note);
     session::check(&config.session, note);
+    audit::check(&config.audit, note);
     checkpoint::check(config, note);
     number(note, "metrics.tenants", config.metrics.tenants, 0, 1000);
     if let Err(error) = EnvFilter::builder().parse(&config.log.filter) {

@@ -9,7 +9,7 @@ use super::Method;
 use crate::{
     config::{Identity, Live},
     error::{Error, Result},
-    tenant::{Caller, Peer, Permission, Tenants},
+    tenant::{Caller, Peer, Permission, Tenants, api_key, audit},
 };
 
 /// Authentication and permissions.
@@ -24,6 +24,11 @@ impl Auth {
     /// admins.
     pub fn new(tenants: Tenants, admins: Live<Vec<Identity>>) -> Self {
         Self { tenants, admins }
+    }
+
+    /// Where it is told who was refused.
+    pub(super) fn audit(&self) -> &audit::Log {
+        self.tenants.audit()
     }
 
     /// Who makes a call of this RPC, by the key in the headers; where there is none, by
@@ -50,6 +55,12 @@ impl Auth {
             self.tenants.authenticate(bearer).await
         }
     }
+}
+
+/// The public half of a key that was refused, where it has the form of one.
+pub(super) fn presented(headers: &HeaderMap) -> Option<String> {
+    let credential = api_key::parse(bearer(headers).ok()??)?;
+    Some(credential.key_id.to_owned())
 }
 
 /// Whether a caller may call this RPC; one whose permission is not known may be

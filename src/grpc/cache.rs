@@ -48,6 +48,7 @@ impl CacheApi {
     }
 
     async fn admit(&self, context: &Context, tenant_id: &str, access: Access) -> Result<Tenancy> {
+        context.about(tenant_id);
         let mut tenancy = self
             .tenants
             .admit(&context.caller, tenant_id, access)

@@ -17,7 +17,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt;
 
 use super::{
-    Method,
+    Method, audit,
     cache::Hot,
     figures::{Stripe, place},
     layer::Remote,
@@ -30,7 +30,10 @@ use super::{
 use crate::{
     error::Error,
     telemetry::access,
-    tenant::{Caller, audit},
+    tenant::{
+        Caller,
+        audit::{Event, Kept, Log, Manner, OK, STARTED, tell},
+    },
     trace::{self, Parent},
 };
 
@@ -46,8 +49,16 @@ pub(super) struct Call {
     pub(super) request_id: Arc<str>,
     /// Who makes it, once that is known.
     pub(super) caller: OnceLock<Caller>,
+    /// The public half of a key that was refused.
+    pub(super) presented: OnceLock<String>,
     /// The tenant it is about, where that is told.
-    pub(super) subject: Option<Arc<OnceLock<String>>>,
+    pub(super) subject: OnceLock<Arc<OnceLock<String>>>,
+    /// When it must have been answered.
+    pub(super) deadline: OnceLock<Instant>,
+    /// The audit log, where its end may have to be told there.
+    pub(super) log: OnceLock<Log>,
+    /// Whether that has been told already.
+    is_kept: bool,
     /// The path, where the route does not tell it.
     path: Option<Box<str>>,
     pub(super) remote: Remote,
@@ -74,8 +85,8 @@ impl Call {
         };
         // What is called most tells its tenant by the caller's key, if at all.
         let subject = match (route, hot) {
-            (Route::Rpc(_), None) => Some(Arc::default()),
-            _ => None,
+            (Route::Rpc(_), None) => OnceLock::from(Arc::default()),
+            _ => OnceLock::new(),
         };
         Self {
             route,
@@ -83,7 +94,11 @@ impl Call {
             began: Instant::now(),
             request_id: request_id::of(headers),
             caller: OnceLock::new(),
+            presented: OnceLock::new(),
             subject,
+            deadline: OnceLock::new(),
+            log: OnceLock::new(),
+            is_kept: false,
             path,
             remote,
             parent: Parent::of(headers),
@@ -117,6 +132,34 @@ impl Call {
         status::of(error, &self.request_id).into_http()
     }
 
+    /// Tells the audit log of a call that must not be answered before it is kept there,
+    /// and of one that ends with this response if it was denied; what to wait for.
+    pub(super) fn kept(&mut self, log: &Log, response: &Response<Body>) -> Option<Kept> {
+        let Route::Rpc(method) = self.route else {
+            return None;
+        };
+        let status = response.extensions().get::<Status>();
+        if let Some(status) = status {
+            if method.audited || audit::denies(status.code()) {
+                self.log.get_or_init(|| log.clone());
+            }
+            return None;
+        }
+        if self.hot.is_none() {
+            // A stream may be ended by a refusal.
+            self.log.get_or_init(|| log.clone());
+        }
+        if !audit::awaited(method, self.caller.get()) {
+            return None;
+        }
+        self.is_kept = !method.streams.answers();
+        let outcome = match method.streams.answers() {
+            true => STARTED,
+            false => OK,
+        };
+        log.append(&self.event(method, outcome), Manner::Awaited)
+    }
+
     /// The response to it, whose end is its own.
     pub(super) fn answered(mut self, response: Response<Body>) -> Response<Body> {
         if let Some(status) = response.extensions().get::<Status>() {
@@ -143,7 +186,7 @@ impl Call {
         }
         self.count(code, status);
         if let Route::Rpc(method) = self.route
-            && method.audited
+            && (method.audited || self.log.get().is_some())
         {
             trace::sync_within(self.name(), || self.audit(method, code, status));
         }
@@ -190,20 +233,38 @@ impl Call {
     }
 
     /// Tells the audit log how it ended.
-    fn audit(&self, method: &Method, code: Code, status: Option<&Status>) {
-        let caller = self.caller.get();
+    fn audit(&self, method: &'static Method, code: Code, status: Option<&Status>) {
         let info = status.and_then(StatusExt::get_details_error_info);
         let outcome = info.map_or_else(|| name(code).to_owned(), |info| info.reason);
-        audit::tell(&audit::Event {
-            actor: caller.map_or("", Caller::key_id),
+        let event = self.event(method, &outcome);
+        if method.audited {
+            tell(&event);
+        }
+        if let Some(log) = self.log.get().filter(|_| !self.is_kept)
+            && let Some(manner) = audit::manner(method, self.caller.get(), code)
+        {
+            // Nobody waits for it: what is waited for was told before.
+            let _ = log.append(&event, manner);
+        }
+    }
+
+    fn event<'a>(&'a self, method: &'static Method, outcome: &'a str) -> Event<'a> {
+        let caller = self.caller.get();
+        let presented = self.presented.get().map_or("", String::as_str);
+        Event {
+            actor: caller.map_or(presented, Caller::key_id),
             rpc: method.name,
             tenant_id: caller
                 .and_then(tenant_of)
                 .or(self.subject())
                 .unwrap_or_default(),
-            outcome: &outcome,
+            outcome,
             request_id: &self.request_id,
-        });
+            peer: self
+                .remote
+                .address
+                .map(|address| address.ip().to_canonical()),
+        }
     }
 
     /// `riptide.persistence.v1.CacheService/Get`.
@@ -217,7 +278,7 @@ impl Call {
     }
 
     fn subject(&self) -> Option<&str> {
-        let subject = self.subject.as_ref()?.get()?;
+        let subject = self.subject.get()?.get()?;
         Some(subject)
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tonic::body::Body;
 
 use super::{
-    Context,
+    Context, audit,
     auth::{self, Auth},
     call::Call,
     deadline,
@@ -110,8 +110,12 @@ impl Inside {
         if let Some(refusal) = framework::no_grpc(&request) {
             return refusal;
         }
-        let call = Call::of(&request, remote, self.figures.clone());
+        let mut call = Call::of(&request, remote, self.figures.clone());
         let mut response = self.bounded(request, &call).await;
+        if let Some(kept) = call.kept(self.auth.audit(), &response) {
+            // Boxed, so that the usual path does not carry its room.
+            Box::pin(audit::wait(kept, &call.request_id, call.deadline.get())).await;
+        }
         if let Ok(mut value) = HeaderValue::from_str(&call.request_id) {
             // It is another in each answer: a table of headers is no place for it.
             value.set_sensitive(true);
@@ -133,6 +137,7 @@ impl Inside {
             Ok(timeout) => timeout,
             Err(error) => return call.refused(&error),
         };
+        let _ = call.deadline.set(call.began + timeout);
         // Pinned here, so that what bounds it need not move it.
         let work = pin!(trace::within(call.name(), self.admitted(request, call)));
         match within(call.began + timeout, work).await {
@@ -149,17 +154,27 @@ impl Inside {
             let caller = self.auth.authenticate(request.headers(), peer, method);
             let caller = match caller.await {
                 Ok(caller) => caller,
-                Err(error) => return call.refused(&error),
+                Err(error) => {
+                    if let Some(key_id) = auth::presented(request.headers()) {
+                        let _ = call.presented.set(key_id);
+                    }
+                    return call.refused(&error);
+                }
             };
             let caller = call.caller.get_or_init(|| caller);
             if let Err(error) = auth::permit(caller, method) {
                 return call.refused(&error);
             }
+            if audit::concerns(method, caller) {
+                // From here on it is told, even where its caller does not wait for it.
+                call.log.get_or_init(|| self.auth.audit().clone());
+                call.subject.get_or_init(Arc::default);
+            }
             let context = Context {
                 caller: caller.clone(),
                 request_id: call.request_id.clone(),
                 began: call.began.into_std(),
-                subject: call.subject.clone(),
+                subject: call.subject.get().cloned(),
                 notes: OnceLock::new(),
             };
             if let Some(rpc) = call.hot {

@@ -2,6 +2,7 @@
 //! into messages. It does not know what may be asked for; the domain refuses.
 
 mod api_key;
+mod audit;
 mod billing;
 mod encryption;
 mod message;
@@ -322,6 +323,7 @@ impl TenantService for TenantApi {
         request: Request<v1::CheckQuotaRequest>,
     ) -> Answer<v1::CheckQuotaResponse> {
         let (context, request) = Context::of(request)?;
+        context.about(&request.tenant_id);
         context.answer(self.check(&context, request).await)
     }
 
@@ -332,6 +334,14 @@ impl TenantService for TenantApi {
         let (context, request) = Context::of(request)?;
         context.about(&request.tenant_id);
         context.answer(self.record(request).await)
+    }
+
+    async fn list_audit_events(
+        &self,
+        request: Request<v1::ListAuditEventsRequest>,
+    ) -> Answer<v1::ListAuditEventsResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.audit_events(request).await)
     }
 
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {

@@ -23,6 +23,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the last usage may take to be flushed.
 const METERS_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the last audit events may take to be kept.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Starts the thread; it ends when `stopped` resolves.
 pub(super) fn start(
     holder: usize,
@@ -50,6 +53,8 @@ pub(super) fn start(
         tokio::spawn(admin::serve(listener, Admin::new(&parts, metrics.clone())));
         tokio::spawn(async move { metrics.follow().await });
         tokio::spawn(async move { directory.follow(feed).await });
+        let (audit, kept_in) = (parts.directory.audit().clone(), store.clone());
+        tokio::spawn(async move { audit.keep(kept_in).await });
         let configuration = parts.configuration.clone();
         tokio::spawn(async move { configuration.follow_file().await });
         let work = tenants.clone();
@@ -70,6 +75,8 @@ pub(super) fn start(
             Ok(Err(error)) => tracing::warn!(%error, "last uses of api keys not kept"),
             Err(_) => tracing::warn!("last uses of api keys not kept in time"),
         }
+        let audit = parts.directory.audit();
+        audit.keep_last(&store, AUDIT_TIMEOUT).await;
         parts.stores.release(store).await;
     })
 }

@@ -23,6 +23,7 @@ pub(super) struct Parts {
     pub(super) billing: Arc<ArcSwap<config::Billing>>,
     pub(super) cache: Live<config::Cache>,
     pub(super) session: Live<config::Session>,
+    pub(super) audit: Live<config::Audit>,
     /// Whether every new tenant is encrypted.
     pub(super) encrypts_all: Live<bool>,
     /// What connections begin with.
@@ -44,6 +45,7 @@ impl Parts {
             billing: Arc::new(ArcSwap::from_pointee(config.billing.clone())),
             cache: config.cache.clone().into(),
             session: config.session.clone().into(),
+            audit: config.audit.clone().into(),
             encrypts_all: config.encryption.enabled.into(),
             offer: tls::offer(&config.server.tls).into(),
             admin_offer: tls::admin_offer(&config.server).into(),
@@ -57,6 +59,7 @@ impl Parts {
         self.billing.store(Arc::new(config.billing.clone()));
         self.cache.store(config.cache.clone());
         self.session.store(config.session.clone());
+        self.audit.store(config.audit.clone());
         self.encrypts_all.store(config.encryption.enabled);
         self.offer.store(tls::offer(&config.server.tls));
         self.admin_offer.store(tls::admin_offer(&config.server));
@@ -155,6 +158,7 @@ mod tests {
                 billing,
                 cache,
                 session,
+                audit,
                 encrypts_all,
                 offer: _,
                 admin_offer: _,
@@ -166,6 +170,7 @@ mod tests {
                 format!("{:?}", billing.load()),
                 format!("{cache:?}"),
                 format!("{session:?}"),
+                format!("{audit:?}"),
                 format!("{encrypts_all:?}"),
                 format!("{admins:?}"),
             ]
@@ -175,6 +180,7 @@ mod tests {
         config.billing.close_after = std::time::Duration::from_secs(7);
         config.cache.watch.linger = std::time::Duration::from_secs(7);
         config.session.max_data_bytes = 7_000;
+        config.audit.enabled = false;
         config.encryption.enabled = true;
         config.server.tls.admins = vec![Identity::CommonName("ops".to_owned())];
         parts.replace(&config);

@@ -15,6 +15,11 @@ impl Space {
         Self("registry".into())
     }
 
+    /// The space of the audit log: what was done outlives whom it was done to.
+    pub fn audit() -> Self {
+        Self("audit".into())
+    }
+
     /// The space of one tenant's cache. Only the tenant module calls this, for a
     /// caller it has admitted.
     pub fn tenant(incarnation: Incarnation) -> Self {
@@ -130,11 +135,14 @@ pub enum Table {
     Refill,
     /// Sessions, by user and a random number. Metered; ordered; passing.
     Session,
+    /// Audit events by time, by tenant and time, and the ends of their chains. Ordered;
+    /// passing.
+    Audit,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Entry,
         Self::Tenant,
         Self::ApiKey,
@@ -146,6 +154,7 @@ impl Table {
         Self::Statement,
         Self::Refill,
         Self::Session,
+        Self::Audit,
     ];
 
     /// The table's mark in stored keys. Never changes.
@@ -162,6 +171,7 @@ impl Table {
             Self::Statement => "p",
             Self::Refill => "f",
             Self::Session => "u",
+            Self::Audit => "g",
         }
     }
 
@@ -174,14 +184,14 @@ impl Table {
     pub const fn ordered(self) -> bool {
         matches!(
             self,
-            Self::Tenant | Self::ApiKey | Self::Job | Self::Statement | Self::Session
+            Self::Tenant | Self::ApiKey | Self::Job | Self::Statement | Self::Session | Self::Audit
         )
     }
 
     /// Whether its records end in masses although they can be listed, so that what
     /// they are listed by must follow them although nobody looks.
     pub const fn passing(self) -> bool {
-        matches!(self, Self::Session)
+        matches!(self, Self::Session | Self::Audit)
     }
 
     /// Whether its commits are told by [`Store::changes`](super::Store::changes).

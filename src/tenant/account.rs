@@ -11,8 +11,13 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Counts, meter::Meter, quota::Warned, rate::Rates, stats::Stats, traffic::Traffic};
-use crate::store::{Incarnation, METER_SPACES, Space};
+use super::{
+    Counts, audit, meter::Meter, quota::Warned, rate::Rates, stats::Stats, traffic::Traffic,
+};
+use crate::{
+    config,
+    store::{Incarnation, METER_SPACES, Space},
+};
 
 /// Accounts below which none is looked for that can leave.
 const ROOM: usize = 1024;
@@ -34,6 +39,8 @@ pub struct Account {
     pub(super) traffic: Arc<Traffic>,
     /// The tenant's name, once it is known.
     name: OnceLock<Arc<str>>,
+    /// Where what matters is told.
+    pub(super) audit: audit::Log,
     /// The number of the plan's segment that is billed now.
     segment: AtomicU32,
 }
@@ -77,6 +84,8 @@ impl Queue {
 #[derive(Debug)]
 pub struct Accounts {
     replica: Bytes,
+    /// Where what matters is told.
+    pub(super) audit: audit::Log,
     by_incarnation: Mutex<Known>,
     queue: Arc<Queue>,
     traffic: Arc<Traffic>,
@@ -93,6 +102,7 @@ impl Default for Accounts {
     fn default() -> Self {
         let replica = crate::random::BASE32.encode(&crate::random::bytes::<10>());
         Self {
+            audit: audit::Log::new(&replica, config::Audit::OFF.into()),
             replica: replica.into(),
             by_incarnation: Mutex::new(Known {
                 accounts: HashMap::new(),
@@ -133,6 +143,7 @@ impl Accounts {
             warned: Warned::default(),
             traffic: self.traffic.clone(),
             name: OnceLock::new(),
+            audit: self.audit.clone(),
             segment: AtomicU32::new(0),
         });
         known.accounts.insert(incarnation, account.clone());

@@ -220,7 +220,7 @@ impl Tenancy {
     /// Tells in the audit log, once a minute, that an entry could not be opened.
     pub fn tell_unopened(&self, why: &str) {
         if self.account.warned.is_due(NOT_OPENED, Instant::now()) {
-            audit::tell_unopened(&self.tenant_id, why);
+            audit::tell_unopened(&self.account.audit, &self.tenant_id, why);
         }
     }
 }

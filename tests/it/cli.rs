@@ -2,6 +2,7 @@
 //! its own, with nothing of the surrounding environment. It knows the program by
 //! its arguments, output and exit codes alone.
 
+mod audit;
 mod checkpoint;
 mod closed;
 mod commands;

@@ -1,6 +1,7 @@
 //! Every RPC end to end, over a real socket. It does not know how the domain
 //! reaches its answers.
 
+mod audit;
 mod cache;
 pub mod checkpoint;
 pub mod configuration;

@@ -66,5 +66,6 @@ serve! {
     revoke_api_key(RevokeApiKeyRequest) -> RevokeApiKeyResponse;
     rotate_data_key(RotateDataKeyRequest) -> RotateDataKeyResponse;
     rewrap_data_keys(RewrapDataKeysRequest) -> RewrapDataKeysResponse;
+    list_audit_events(ListAuditEventsRequest) -> ListAuditEventsResponse;
     who_am_i(WhoAmIRequest) -> WhoAmIResponse;
 }

@@ -6,7 +6,6 @@ mod course;
 use std::{fmt, time::Duration};
 
 use clap::{Args, ValueEnum};
-use jiff::{Timestamp as Moment, civil::Date, tz::TimeZone};
 use prost_types::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -36,10 +35,10 @@ pub(in crate::cli) struct Usage {
     #[arg(long, value_name = "TIME", value_parser = client::duration, conflicts_with = "from")]
     since: Option<Duration>,
     /// The first point is of this time: 2026-11-24 or 2026-11-24T10:00:00Z.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = client::moment)]
     from: Option<Timestamp>,
     /// The last point is before this time [default: now].
-    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "since")]
+    #[arg(long, value_name = "TIME", value_parser = client::moment, conflicts_with = "since")]
     to: Option<Timestamp>,
 }
 
@@ -86,21 +85,6 @@ impl fmt::Display for Unit {
             Self::Day => "day",
         })
     }
-}
-
-/// Reads a time: RFC 3339, or the beginning of a day in UTC.
-fn moment(text: &str) -> Result<Timestamp, String> {
-    let read = text.parse::<Moment>().ok().or_else(|| {
-        // A date would be read from a time without a zone too.
-        let date = text.parse::<Date>().ok().filter(|_| text.len() == 10)?;
-        Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp())
-    });
-    let read =
-        read.ok_or("a date or a time with its zone is allowed: 2026-11-24, 2026-11-24T10:00:00Z")?;
-    Ok(Timestamp {
-        seconds: read.as_second(),
-        nanos: read.subsec_nanosecond(),
-    })
 }
 
 impl Usage {
@@ -234,7 +218,7 @@ mod tests {
             ("2026-11-24T10:00:00Z", 1_795_514_400, 0),
             ("2026-11-24T12:00:00.5+02:00", 1_795_514_400, 500_000_000),
         ] {
-            let read = moment(text).unwrap();
+            let read = client::moment(text).unwrap();
             assert_eq!((read.seconds, read.nanos), (seconds, nanos), "{text}");
         }
         for text in [
@@ -244,7 +228,7 @@ mod tests {
             "2026-13-01",
             "12:00",
         ] {
-            assert!(moment(text).is_err(), "{text}");
+            assert!(client::moment(text).is_err(), "{text}");
         }
     }
 

@@ -16,6 +16,7 @@ use crate::{
 
 impl Api {
     async fn admit(&self, context: &Context, tenant_id: &str, access: Access) -> Result<Tenancy> {
+        context.about(tenant_id);
         let tenants = &self.tenants;
         let mut tenancy = tenants.admit(&context.caller, tenant_id, access).await?;
         tenancy.began = Some(context.began);

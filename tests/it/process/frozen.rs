@@ -15,11 +15,11 @@ use riptide_persistence::{
         CreateApiKeyRequest, CreateCheckpointRequest, CreateSessionRequest, CreateTenantRequest,
         DeleteRequest, DeleteTenantRequest, GetCacheStatsRequest, GetOrLeaseRequest, GetRequest,
         GetSessionRequest, GetTenantBillingRequest, GetTenantRequest, GetTenantUsageRequest,
-        InvalidateCacheRequest, Keys, ListApiKeysRequest, ListKeysRequest, ListSessionsRequest,
-        ListStatementsRequest, ListTenantsRequest, PurgeTenantRequest, RecordUsageRequest,
-        RestoreCheckpointRequest, ResumeTenantRequest, RevokeApiKeyRequest, RewrapDataKeysRequest,
-        RotateApiKeyRequest, RotateDataKeyRequest, Session, SetEntry, SetRequest,
-        SuspendTenantRequest, SuspensionMode, Tenant, TerminateSessionRequest,
+        InvalidateCacheRequest, Keys, ListApiKeysRequest, ListAuditEventsRequest, ListKeysRequest,
+        ListSessionsRequest, ListStatementsRequest, ListTenantsRequest, PurgeTenantRequest,
+        RecordUsageRequest, RestoreCheckpointRequest, ResumeTenantRequest, RevokeApiKeyRequest,
+        RewrapDataKeysRequest, RotateApiKeyRequest, RotateDataKeyRequest, Session, SetEntry,
+        SetRequest, SuspendTenantRequest, SuspensionMode, Tenant, TerminateSessionRequest,
         TerminateSessionsRequest, TouchRequest, TouchSessionRequest, UndeleteTenantRequest,
         UpdateSessionRequest, UpdateTenantRequest, WarmCacheRequest, WatchInvalidationsRequest,
         WhoAmIRequest, invalidate_cache_request::Target,
@@ -276,6 +276,10 @@ async fn calls(server: &Server) -> Vec<Call> {
             ..Default::default()
         })
     );
+    call!(admin.list_audit_events(|id, _key| ListAuditEventsRequest {
+        tenant_id: id.into(),
+        ..Default::default()
+    }));
     call!(admin.list_statements(|_id, _key| ListStatementsRequest {
         period: "2026-01".into(),
         ..Default::default()

@@ -8,10 +8,10 @@ use riptide_persistence::{
         BatchDeleteRequest, BatchGetRequest, BatchSetRequest, CheckQuotaMode, CheckQuotaRequest,
         CreateSessionRequest, CreateTenantRequest, CustomQuota, DeleteRequest,
         GetCacheStatsRequest, GetOrLeaseRequest, GetRequest, GetSessionRequest, GetTenantRequest,
-        InvalidateCacheRequest, Keys, ListKeysRequest, ListSessionsRequest, ListTenantsRequest,
-        Quotas, Session, SetEntry, SetRequest, Tags, Tenant, TerminateSessionRequest,
-        TerminateSessionsRequest, TouchRequest, TouchSessionRequest, UpdateSessionRequest,
-        UpdateTenantRequest, WarmCacheRequest, WatchInvalidationsRequest,
+        InvalidateCacheRequest, Keys, ListAuditEventsRequest, ListKeysRequest, ListSessionsRequest,
+        ListTenantsRequest, Quotas, Session, SetEntry, SetRequest, Tags, Tenant,
+        TerminateSessionRequest, TerminateSessionsRequest, TouchRequest, TouchSessionRequest,
+        UpdateSessionRequest, UpdateTenantRequest, WarmCacheRequest, WatchInvalidationsRequest,
         invalidate_cache_request::Target,
     },
     store::{Calls, METER_SPACES},
@@ -353,4 +353,16 @@ async fn an_rpc_costs_what_the_budget_allows(#[case] kind: Kind) {
         tenant_id: "acme".into(),
     };
     assert_cost!(admin.tenant.get_tenant, READ, get);
+
+    // Those of a tenant are found by what leads to them; of all, first where chains end.
+    let of = |tenant_id: &'static str| {
+        move |_| ListAuditEventsRequest {
+            tenant_id: tenant_id.into(),
+            ..Default::default()
+        }
+    };
+    let of_tenant = Calls { read: 1, ..LIST };
+    assert_cost!(admin.tenant.list_audit_events, of_tenant, of("acme"));
+    let of_all = Calls { list: 2, ..NONE };
+    assert_cost!(admin.tenant.list_audit_events, of_all, of(""));
 }
