@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     line::Line,
-    load::{self, Pressure},
+    load::{self, Pressure, Work},
     process::{On, Process},
     report::{
         Sample,
@@ -106,7 +106,7 @@ pub fn measure(scratch: &Path, log: &Path, rounds: usize, pressure: Pressure) ->
                 false => (&plain, &mut both.plain),
             };
             let changed = Instant::now();
-            while runtime.block_on(reach.open()).is_err() {
+            while runtime.block_on(answers(reach, &work)).is_err() {
                 let patience = Duration::from_secs(20);
                 ensure!(changed.elapsed() < patience, "the change was not noticed");
                 thread::sleep(Duration::from_millis(20));
@@ -117,6 +117,14 @@ pub fn measure(scratch: &Path, log: &Path, rounds: usize, pressure: Pressure) ->
     }
     server.stop()?;
     Ok(both)
+}
+
+/// Makes a call: a connection in the clear is opened before the server has said that it
+/// is none.
+async fn answers(reach: &Reach, work: &Work) -> Result<()> {
+    let call = work.calls.first().context("there is a call")?;
+    reach.open().await?.call(call).await?;
+    Ok(())
 }
 
 /// Lets the server begin or end TLS.
