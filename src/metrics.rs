@@ -14,7 +14,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -70,6 +70,9 @@ pub struct Sources {
     pub counters: Vec<Arc<Counters>>,
     /// The runtimes of the process.
     pub runtimes: Arc<Runtimes>,
+    /// Handshakes of TLS that were refused, and when the certificate in use expires, in
+    /// seconds since 1970; 0 where there is none.
+    pub tls: [Arc<AtomicU64>; 2],
     /// The tenants, by way of a handle to their store that this may use.
     pub tenants: Tenants,
 }

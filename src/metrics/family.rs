@@ -133,6 +133,11 @@ families! {
     CONFIG_LAST_TIME: Gauge "riptide_config_last_reload_timestamp_seconds" [] "seconds"
         "When the configuration in force was loaded, in seconds since 1970."
 
+    TLS_REFUSED: Counter "riptide_tls_handshake_failures_total" [] ""
+        "Handshakes of TLS that were refused, by either side: no certificate, a wrong one, or no TLS at all."
+    TLS_EXPIRY: Gauge "riptide_tls_certificate_expiry_timestamp_seconds" [] "seconds"
+        "When the certificate that is shown to callers expires, in seconds since 1970. Absent without TLS."
+
     HEALTH: Gauge "riptide_health_serving" ["service"] ""
         "What `grpc.health.v1` says of each of its names, the empty one as `all`: 1 for SERVING, else 0."
     BUILD: Info "riptide_build_info" ["version" "commit" "backend"] ""

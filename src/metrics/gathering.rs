@@ -183,6 +183,13 @@ impl Sources {
         let loaded = in_force.load_time.duration_since(UNIX_EPOCH);
         let loaded = loaded.unwrap_or_default().as_secs_f64();
         sheet.one(&f::CONFIG_LAST_TIME, loaded);
+        let [refused, expire_s] = &self.tls;
+        sheet.one(&f::TLS_REFUSED, refused.load(Ordering::Relaxed));
+        match expire_s.load(Ordering::Relaxed) {
+            // A time long ago would be an alert.
+            0 => {}
+            expire_s => sheet.one(&f::TLS_EXPIRY, expire_s),
+        }
     }
 
     fn whole(&self, sheet: &mut Sheet) {

@@ -94,6 +94,7 @@ fn sources(parts: &Parts, tenants: Tenants) -> Sources {
         configuration: parts.configuration.clone(),
         counters: vec![parts.counters.clone(), parts.own_counters.clone()],
         runtimes: parts.runtimes.clone(),
+        tls: parts.live.tls.counted(),
         tenants,
     }
 }

@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -23,9 +23,9 @@ const TOLD: u64 = 10;
 /// What is counted of TLS, over all listeners.
 #[derive(Debug, Default)]
 pub struct Figures {
-    refused: AtomicU64,
+    refused: Arc<AtomicU64>,
     /// In seconds since 1970; 0 where there is no certificate.
-    expire_s: AtomicU64,
+    expire_s: Arc<AtomicU64>,
     telling: Mutex<Telling>,
 }
 
@@ -50,6 +50,12 @@ impl Figures {
             0 => None,
             seconds => Some(seconds),
         }
+    }
+
+    /// Both as they are counted, for who tells of them: refused handshakes, and when the
+    /// certificate expires in seconds since 1970, 0 where there is none.
+    pub(in crate::server) fn counted(&self) -> [Arc<AtomicU64>; 2] {
+        [self.refused.clone(), self.expire_s.clone()]
     }
 
     /// Counts a handshake that failed, and tells of it.

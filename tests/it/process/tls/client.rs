@@ -219,7 +219,10 @@ async fn a_wrong_certificate_is_refused_and_counted(#[case] client_auth: &str) {
     );
     assert!(calls(&server.admin()).await.is_err());
     until("it is counted", async || {
-        server.tls.handshake_failures() > counted
+        let text = server.probe("/metrics").1;
+        let name = "riptide_tls_handshake_failures_total ";
+        let told = text.lines().find_map(|line| line.strip_prefix(name));
+        told.unwrap().parse::<u64>().unwrap() > counted
     })
     .await;
 }
@@ -345,8 +348,16 @@ async fn until_when_the_certificate_is_good_can_be_read() {
         server.tls.certificate_expiry_s() == Some(1_609_459_200)
     })
     .await;
+    let told = |server: &Server| {
+        let text = server.probe("/metrics").1;
+        let name = "riptide_tls_certificate_expiry_timestamp_seconds ";
+        let told = text.lines().find_map(|line| line.strip_prefix(name));
+        told.map(|told| told.parse::<f64>().unwrap())
+    };
+    assert_eq!(told(&server), Some(1_609_459_200.0));
     let none = Kind::Embedded.start().await;
     assert_eq!(none.tls.certificate_expiry_s(), None);
+    assert_eq!(told(&none), None);
     tokio::time::timeout(Duration::from_secs(20), none.stop())
         .await
         .unwrap();
