@@ -77,4 +77,4 @@ tls-load: ## Show near hits in TLS beside the same in the clear (about 1 minute)
 	cargo bench --bench rpc -- --part tls --rounds 9
 
 tools:
-	@tests/tools redis python moto buf node go groff deploy
+	@tests/tools redis python moto buf node go browser groff deploy

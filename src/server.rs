@@ -6,6 +6,7 @@ mod admin_key;
 mod background;
 mod checkpoints;
 mod connection;
+mod console;
 mod core;
 mod listener;
 mod live;

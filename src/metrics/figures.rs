@@ -1,7 +1,10 @@
 //! The course of the last hour with how all stands now, in JSON: what a page and a live
 //! view show. It does not know who may see it.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    time::{Instant, UNIX_EPOCH},
+};
 
 use serde::Serialize;
 
@@ -15,6 +18,8 @@ struct Figures {
     version: &'static str,
     backend: &'static str,
     time_ms: u64,
+    /// When the process began to serve.
+    start_time_ms: u64,
     step_ms: u64,
     health: Vec<Component>,
     series: course::Series,
@@ -66,6 +71,12 @@ impl Metrics {
             version: env!("CARGO_PKG_VERSION"),
             backend: about.backend,
             time_ms: now_ms(),
+            start_time_ms: about
+                .start_time
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| {
+                    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+                }),
             step_ms: u64::try_from(STEP.as_millis()).unwrap_or(u64::MAX),
             health: self
                 .sources

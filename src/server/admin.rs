@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use self::access::Access;
-use super::{Parts, live};
+use super::{Parts, console, live};
 use crate::{
     grpc::Health,
     metrics::{Format, Metrics},
@@ -49,14 +49,14 @@ impl Admin {
         Self {
             health: parts.health.clone(),
             metrics,
-            access: Access::new((!is_near).then(|| parts.admin_key.clone())),
+            access: Access::new(parts.admin_key.clone(), is_near),
             live: parts.live.clone(),
         }
     }
 
     async fn answer<B>(&self, request: &Request<B>) -> Answer {
         let path = request.uri().path();
-        let known = ["/healthz", "/readyz", "/metrics", "/figures"];
+        let known = ["/", "/healthz", "/readyz", "/metrics", "/figures"];
         if !known.contains(&path) {
             return text(StatusCode::NOT_FOUND, "not found\n");
         }
@@ -74,6 +74,7 @@ impl Admin {
             },
             "/metrics" => self.metrics(request.headers()).await,
             _ if !self.access.allows(request.headers()) => access::refusal(),
+            "/" => console::page(),
             _ => match self.metrics.figures().await {
                 Ok(figures) => typed(figures, "application/json"),
                 Err(error) => broken(&error),

@@ -2,4 +2,6 @@
 //! browser. It does not know how the figures are counted.
 
 mod admin_port;
+mod browser;
+mod page;
 mod terminal;

@@ -21,7 +21,7 @@ use tokio::{
 use super::{Global, admin_key, loopback};
 use crate::{
     cli::failure::{Exit, Failure},
-    client::{Connector, Trust, innermost},
+    client::{Connector, innermost},
     config::Config,
 };
 
@@ -82,10 +82,7 @@ impl Admin {
             [] => &local,
             given => given,
         };
-        let trust = Trust {
-            ca_file: global.ca_file.clone(),
-            ..Trust::default()
-        };
+        let trust = global.trust()?;
         let ports = addresses.iter().map(|address| {
             let uri = uri(address)?;
             let tls = match uri.scheme_str() {

@@ -235,11 +235,12 @@ fn health(line: Rect, buffer: &mut Buffer, ink: Ink, fleet: &Fleet) {
     }
 }
 
-/// `tenants` of `riptide.persistence.v1.TenantService`.
+/// `tenant` of `riptide.persistence.v1.TenantService`; what has no name is all of it.
 fn short(service: &str) -> String {
     let name = service.rsplit('.').next().unwrap_or(service);
     match name.strip_suffix("Service") {
         Some(name) if !name.is_empty() => name.to_lowercase(),
+        _ if name.is_empty() => "all".to_owned(),
         _ => name.to_owned(),
     }
 }

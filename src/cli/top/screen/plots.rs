@@ -36,7 +36,11 @@ pub(super) fn axis(row: Rect, buffer: &mut Buffer, ink: Ink, fleet: &Fleet) {
             .width
             .saturating_sub(u16::try_from(columns.shown.len()).unwrap_or(u16::MAX));
         let ago = i64::try_from(columns.points).unwrap_or(i64::MAX);
-        let ago = format!("-{}", number::span(ago.saturating_mul(fleet.step_ms)));
+        let ago_ms = match ago.saturating_mul(fleet.step_ms) {
+            ms @ 60_000.. => ms - ms % 60_000,
+            ms => ms,
+        };
+        let ago = format!("-{}", number::span(ago_ms));
         // Where there is little to see there is no room for both ends.
         let at = begin.min(cell.width.saturating_sub(12));
         ink.put(cell, buffer, at, &ago, ink.dim());

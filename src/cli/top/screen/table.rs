@@ -239,10 +239,11 @@ fn quota(place: Rect, buffer: &mut Buffer, ink: Ink, tenant: &Tenant) {
     }
 }
 
-/// Whole percents, rounded down.
+/// Whole percents, rounded down; what is not nothing is not shown as nothing.
 fn whole(part: f64) -> String {
     let percents = (part * 100.0 + 1e-9).floor();
     match percents {
+        0.0 if part > 0.0 => "<1 %".to_owned(),
         percents if percents > 999.0 => ">999 %".to_owned(),
         percents => format!("{percents:.0} %"),
     }
