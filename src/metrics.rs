@@ -34,7 +34,7 @@ pub use self::{
 use crate::{
     cache::Memory,
     grpc::{self, About, CODE_NAMES, Health, InFlight},
-    state::Configuration,
+    state::{Configuration, checkpoint::Tally},
     store::{Counters, Gauges, Handle},
     tenant::{Directory, Tenants},
 };
@@ -68,6 +68,8 @@ pub struct Sources {
     pub configuration: Arc<Configuration>,
     /// Calls to the store, by all who make them.
     pub counters: Vec<Arc<Counters>>,
+    /// How checkpoints and restores ended.
+    pub checkpoints: Arc<Tally>,
     /// The runtimes of the process.
     pub runtimes: Arc<Runtimes>,
     /// Handshakes of TLS that were refused, and when the certificate in use expires, in

@@ -37,7 +37,7 @@ use crate::{
     config::{self, Config, Loaded, Sources},
     grpc::{About, Figures, Health, InFlight, Stage},
     metrics::Runtimes,
-    state::{Configuration, objects::Objects, session::Sessions},
+    state::{Configuration, checkpoint::Tally, objects::Objects, session::Sessions},
     store::{self, Counters, Watcher},
     tenant::{Directory, Masters, Tenants, elsewhere},
 };
@@ -129,6 +129,8 @@ struct Parts {
     own_counters: Arc<Counters>,
     /// What calls came to.
     calls: Arc<Figures>,
+    /// How checkpoints and restores ended.
+    checkpoints: Arc<Tally>,
     /// How many connections are open.
     connections: Arc<AtomicUsize>,
     runtimes: Arc<Runtimes>,
@@ -237,6 +239,7 @@ impl Server {
             counters: Arc::default(),
             own_counters: Arc::default(),
             calls: Arc::default(),
+            checkpoints: Arc::default(),
             connections: Arc::default(),
             runtimes: Arc::default(),
             forgetting: Arc::default(),

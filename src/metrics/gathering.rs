@@ -26,6 +26,8 @@ impl Metrics {
         sources.store(&mut sheet, said);
         sources.limits(&mut sheet);
         sources.configuration(&mut sheet);
+        sources.checkpoints(&mut sheet);
+        sources.audit(&mut sheet);
         sources.whole(&mut sheet);
         process(&mut sheet);
         sheet
@@ -190,6 +192,27 @@ impl Sources {
             0 => {}
             expire_s => sheet.one(&f::TLS_EXPIRY, expire_s),
         }
+    }
+
+    fn checkpoints(&self, sheet: &mut Sheet) {
+        for (kind, [taken, failed]) in self.checkpoints.checkpoints() {
+            sheet.put(&f::CHECKPOINTS, [word(kind), word("taken")], taken);
+            sheet.put(&f::CHECKPOINTS, [word(kind), word("failed")], failed);
+        }
+        sheet.one(&f::CHECKPOINT_TOOK, self.checkpoints.took());
+        if let Some((at, bytes)) = self.checkpoints.last() {
+            sheet.one(&f::CHECKPOINT_LAST, at);
+            sheet.one(&f::CHECKPOINT_BYTES, bytes);
+        }
+        let [done, failed] = self.checkpoints.restores();
+        sheet.put(&f::RESTORES, [word("done")], done);
+        sheet.put(&f::RESTORES, [word("failed")], failed);
+    }
+
+    fn audit(&self, sheet: &mut Sheet) {
+        let events = self.directory.audit().counts();
+        sheet.put(&f::AUDIT, [word("kept")], events.kept);
+        sheet.put(&f::AUDIT, [word("lost")], events.lost);
     }
 
     fn whole(&self, sheet: &mut Sheet) {

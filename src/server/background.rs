@@ -93,6 +93,7 @@ fn sources(parts: &Parts, tenants: Tenants) -> Sources {
         memory: parts.memory.clone(),
         configuration: parts.configuration.clone(),
         counters: vec![parts.counters.clone(), parts.own_counters.clone()],
+        checkpoints: parts.checkpoints.clone(),
         runtimes: parts.runtimes.clone(),
         tls: parts.live.tls.counted(),
         tenants,

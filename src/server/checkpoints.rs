@@ -85,7 +85,8 @@ pub(super) async fn start(
         };
         let tenants = parts.tenants(store.clone());
         let configuration = parts.configuration.clone();
-        let checkpoints = Checkpoints::new(objects, tenants, Arc::new(Floors), configuration);
+        let (floors, tally) = (Arc::new(Floors), parts.checkpoints.clone());
+        let checkpoints = Checkpoints::new(objects, tenants, floors, configuration, tally);
         let _ = parts.forgetting.set(Arc::new(checkpoints.clone()));
         let restores = Restores::new(checkpoints.clone());
         if ready.send((checkpoints.clone(), restores.clone())).is_err() {

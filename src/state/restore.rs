@@ -305,6 +305,15 @@ impl Restores {
     /// Works a claimed restore off, and tells what became of it.
     async fn carry_out(&self, held: Held, listener: &Listener) {
         let told = self.work(held, listener).await.map(Told::Done);
+        match &told {
+            // Another replica has it.
+            Err(Error::RestoreInProgress) => {}
+            Ok(Told::Done(outcome)) => {
+                let tally = self.checkpoints.tally();
+                tally.restore(outcome.failures.is_empty());
+            }
+            _ => self.checkpoints.tally().restore(false),
+        }
         if let Err(error) = &told {
             tracing::warn!(%error, "restore ended");
         }

@@ -1,14 +1,14 @@
 //! The checkpoints of a service: who asks for one, and how it begins and ends. It does
 //! not know what the parts of a checkpoint look like, nor which others there are.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::{runtime::Handle as Runtime, sync::watch, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Cause, Checkpoint, CheckpointId, Component, Hidden, Part, Progress, Wanted,
+    Cause, Checkpoint, CheckpointId, Component, Hidden, Part, Progress, Tally, Wanted,
     taking::Taking,
     turn::{self, Turn},
 };
@@ -37,6 +37,7 @@ pub(super) struct Vault {
     pub(super) configuration: Arc<Configuration>,
     /// This replica, in claims.
     pub(super) me: String,
+    pub(super) tally: Arc<Tally>,
 }
 
 /// The checkpoints of a service. Cheap to clone. All its work is done in the runtime it
@@ -76,13 +77,14 @@ struct Answer {
 }
 
 impl Checkpoints {
-    /// The checkpoints in this object store, of what is in this store. To be called in
-    /// the runtime that is to do the work.
+    /// The checkpoints in this object store, of what is in this store; how they end is
+    /// counted there. To be called in the runtime that is to do the work.
     pub fn new(
         objects: Objects,
         tenants: Tenants,
         hidden: Arc<dyn Hidden>,
         configuration: Arc<Configuration>,
+        tally: Arc<Tally>,
     ) -> Self {
         let vault = Vault {
             objects,
@@ -91,6 +93,7 @@ impl Checkpoints {
             hidden,
             configuration,
             me: crate::random::BASE32.encode(&crate::random::bytes::<10>()),
+            tally,
         };
         Self {
             vault: Arc::new(vault),
@@ -112,6 +115,11 @@ impl Checkpoints {
     pub async fn finish(&self) {
         self.taking.close();
         self.taking.wait().await;
+    }
+
+    /// How checkpoints and restores ended here.
+    pub fn tally(&self) -> &Tally {
+        &self.vault.tally
     }
 
     /// The object store.
@@ -243,6 +251,7 @@ impl Checkpoints {
         progress: &watch::Sender<Progress>,
     ) -> Result<Checkpoint> {
         let vault = &self.vault;
+        let began = Instant::now();
         let taking = Taking::new(vault, id, wanted, create_ms, progress);
         let written = tokio::select! {
             written = taking.run() => written,
@@ -266,6 +275,9 @@ impl Checkpoints {
             }
         }
         turn.end().await;
+        vault
+            .tally
+            .checkpoint(wanted.cause, began.elapsed(), finished.as_ref().ok());
         if let Ok(taken) = &finished {
             let tenants = taken
                 .manifest
