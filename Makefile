@@ -1,7 +1,7 @@
 # The commands of this repository; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak staleness stampede checkpoint-kills drill restore-kills lint bench warm-rate warm-start reload-load tls-load tools
+.PHONY: help run test soak staleness stampede checkpoint-kills drill restore-kills lint bench warm-rate warm-start reload-load tls-load access-cost tools
 
 # The last commit of main that is not the one being checked.
 base = $(shell for branch in origin/main main; do \
@@ -75,6 +75,9 @@ reload-load: ## Show a load with and without a reload every second (about 3 minu
 tls-load: ## Show near hits in TLS beside the same in the clear (about 1 minute).
 	@tests/tools redis
 	cargo bench --bench rpc -- --part tls --rounds 9
+
+access-cost: ## Measure what it costs to tell of calls, and to record them (about 1 minute).
+	cargo bench --bench rpc -- --part access --rounds 9
 
 tools:
 	@tests/tools redis python moto buf node go browser groff deploy

@@ -29,6 +29,7 @@ mod session;
 mod source;
 mod succession;
 mod tls;
+mod trace;
 mod unit;
 mod validate;
 mod watch;
@@ -53,6 +54,7 @@ pub use session::Session;
 pub use source::{Flag, Sources};
 pub use succession::{Change, Succession, means_the_same};
 pub use tls::{ClientAuth, Identity, RedisTls, Tls};
+pub use trace::Trace;
 pub use unit::{read_duration, read_size};
 pub use watch::Watch;
 pub use when_down::{WhenDown, WhenStoreIsDown};
@@ -114,6 +116,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Logging.
     pub log: Log,
+    /// Traces.
+    pub trace: Trace,
     /// Reading all of this anew.
     pub reload: Reload,
 }

@@ -2,7 +2,7 @@
 //! It does not know what the bytes are for.
 
 use data_encoding::Encoding;
-use std::sync::LazyLock;
+use std::{cell::Cell, sync::LazyLock};
 
 /// base32hex in lower case without padding: sorts as its bytes do, and can be
 /// typed.
@@ -20,6 +20,21 @@ pub static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
 pub fn fill(bytes: &mut [u8]) {
     #[allow(clippy::expect_used)]
     getrandom::fill(bytes).expect("the operating system gives random bytes");
+}
+
+/// The next of this thread's random numbers (SplitMix64): for what has to be unique and
+/// is no secret, where a system call for each would cost more than the rest.
+pub fn number() -> u64 {
+    thread_local! {
+        static STATE: Cell<u64> = Cell::new(u64::from_le_bytes(bytes()));
+    }
+    STATE.with(|state| {
+        let seed = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state.set(seed);
+        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    })
 }
 
 /// So many random bytes.

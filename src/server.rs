@@ -10,6 +10,8 @@ mod console;
 mod core;
 mod listener;
 mod live;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod preface;
 mod signs;
 mod stores;
@@ -40,6 +42,7 @@ use crate::{
     state::{Configuration, checkpoint::Tally, objects::Objects, session::Sessions},
     store::{self, Counters, Watcher},
     tenant::{Directory, Masters, Tenants, elsewhere},
+    trace::{Spans, Tracer},
 };
 
 /// Result of starting or running a server.
@@ -101,6 +104,8 @@ pub struct Server {
     listener: TcpListener,
     admin: TcpListener,
     objects: Objects,
+    /// The spans of calls, where they are recorded.
+    spans: Option<Spans>,
     parts: Arc<Parts>,
 }
 
@@ -137,6 +142,8 @@ struct Parts {
     /// Who makes checkpoints of purged tenants unreadable, once there is one.
     forgetting: elsewhere::Forgetting,
     reflection: bool,
+    /// Records calls, where a collector is named.
+    tracer: Option<Arc<Tracer>>,
 }
 
 impl fmt::Debug for Server {
@@ -211,7 +218,11 @@ impl Server {
         directory.traffic().tell(config.metrics.tenants);
         // Each core holds a handle to the store, and the background one.
         let health = Arc::new(Health::new(cores(server) + 1));
+        let recorded = config.trace.otlp_endpoint.as_ref();
+        let recorded = recorded.map(|_| Tracer::new(config.trace.sample_ratio));
+        let (tracer, spans) = recorded.unzip();
         let told = live::Told {
+            tracer: tracer.clone(),
             parts: live.clone(),
             directory: directory.clone(),
             masters: masters.clone(),
@@ -244,12 +255,14 @@ impl Server {
             runtimes: Arc::default(),
             forgetting: Arc::default(),
             reflection,
+            tracer,
             config,
         };
         Ok(Self {
             listener,
             admin,
             objects,
+            spans,
             parts: Arc::new(parts),
         })
     }
@@ -300,6 +313,7 @@ impl Server {
             listener,
             admin,
             objects,
+            spans,
             parts,
         } = self;
         let (address, admin_address) = (listener.local_addr(), admin.local_addr());
@@ -313,7 +327,7 @@ impl Server {
             ended.push(end);
         }
         let (stop, stopped) = oneshot::channel();
-        let background = background::start(cores.len(), parts.clone(), admin, stopped)?;
+        let background = background::start(cores.len(), parts.clone(), admin, spans, stopped)?;
         if let (Ok(address), Ok(admin_address)) = (address, admin_address) {
             tracing::info!(%address, %admin_address, backend = stores::backend(&parts.config), "server listens");
         }

@@ -2,10 +2,16 @@
 //! Context tells it. It does not know what a log line looks like, nor where spans go.
 
 mod context;
+mod span;
 
 use std::{fmt, sync::Arc};
 
+pub(crate) use span::{Recording, Step};
+
 pub use context::Parent;
+pub use span::{Side, Span, Spans, Tracer, Value};
+
+use crate::random;
 
 tokio::task_local! {
     static CURRENT: Call;
@@ -18,6 +24,8 @@ pub struct Call {
     pub request_id: Arc<str>,
     /// The trace it is part of, where it is part of one.
     pub trace_id: Option<TraceId>,
+    /// Its spans, where they are recorded.
+    pub(crate) recording: Option<Arc<Recording>>,
 }
 
 /// Does what is done for a call.
@@ -48,6 +56,13 @@ impl fmt::Display for TraceId {
 /// The id of a span; never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanId(pub u64);
+
+impl SpanId {
+    /// A new one.
+    fn new() -> Self {
+        Self(random::number().max(1))
+    }
+}
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

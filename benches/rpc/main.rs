@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, unreachable_pub, missing_docs)]
 
+mod access;
 mod idle;
 mod invalidate;
 mod line;
@@ -78,6 +79,8 @@ enum Part {
     Invalidate,
     /// A load while the configuration is reloaded: only where it is named.
     Reload,
+    /// What it costs to tell of calls: only where it is named.
+    Access,
     /// Near hits in TLS, beside the same in the clear: only where it is named.
     Tls,
 }
@@ -203,6 +206,9 @@ fn measure(
     if arguments.part.contains(&Part::Reload) {
         let reloads = reload::measure(scratch.path(), &log, rounds, pressure)?;
         report.reloads = Some(reloads);
+    }
+    if arguments.part.contains(&Part::Access) {
+        report.access = Some(access::measure(scratch.path(), rounds, pressure)?);
     }
     if arguments.part.contains(&Part::Tls) {
         report.tls = Some(tls::measure(scratch.path(), &log, rounds, pressure)?);

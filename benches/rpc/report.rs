@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use self::form::{cores, median, table};
 use crate::{
-    idle::Idle, invalidate::Invalidation, load::Tally, noisy::Noisy, reload::Reloads,
-    scenario::BATCH, tls::Tls,
+    access::Access, idle::Idle, invalidate::Invalidation, load::Tally, noisy::Noisy,
+    reload::Reloads, scenario::BATCH, tls::Tls,
 };
 
 /// What is measured.
@@ -151,6 +151,7 @@ pub struct Report {
     pub reloads: Option<Reloads>,
     /// What TLS costs.
     pub tls: Option<Tls>,
+    pub access: Option<Access>,
     /// CreateTenant, one after another.
     pub create_tenant: BTreeMap<Subject, Sample>,
     /// From start to SERVING, in milliseconds.
@@ -359,11 +360,11 @@ impl Report {
         if !others.is_empty() {
             let _ = writeln!(text, "{others}");
         }
-        if let Some(reloads) = &self.reloads {
-            let _ = writeln!(text, "{}", reloads.table());
-        }
-        if let Some(tls) = &self.tls {
-            let _ = writeln!(text, "{}", tls.table());
+        let reloads = self.reloads.as_ref().map(Reloads::table);
+        let access = self.access.as_ref().map(Access::table);
+        let tls = self.tls.as_ref().map(Tls::table);
+        for part in [reloads, access, tls].into_iter().flatten() {
+            let _ = writeln!(text, "{part}");
         }
         text
     }

@@ -52,6 +52,9 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("redis", Effect::Restart),
     ("redis.tls", Effect::Reload),
     ("tenant", Effect::Reload),
+    // The exporter is started with the server.
+    ("trace", Effect::Restart),
+    ("trace.sample_ratio", Effect::Reload),
 ];
 
 /// A setting that can be reloaded, but never beyond one that cannot be: where the

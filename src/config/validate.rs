@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Backend, Config, audit, checkpoint, master_key, plan, price, session, tls,
+    Backend, Config, audit, checkpoint, master_key, plan, price, session, tls, trace,
     unit::write_duration, watch,
 };
 
@@ -53,6 +53,7 @@ pub(super) fn check(config: &Config, note: Note<'_>) {
     }
     let sample = config.log.access_sample;
     number(note, "log.access_sample", sample, 1, 1_000_000);
+    trace::check(&config.trace, note);
 }
 
 fn server(config: &Config, note: Note<'_>) {

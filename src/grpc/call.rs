@@ -2,6 +2,8 @@
 //! however it comes: by an answer, with the last message of a stream, or because the
 //! caller is gone. It does not know what any RPC does.
 
+mod telling;
+
 use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -14,10 +16,9 @@ use http_body::Frame;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
-use tonic_types::StatusExt;
 
 use super::{
-    Method, audit,
+    audit,
     cache::Hot,
     figures::{Stripe, place},
     layer::Remote,
@@ -32,9 +33,9 @@ use crate::{
     telemetry::access,
     tenant::{
         Caller,
-        audit::{Event, Kept, Log, Manner, OK, STARTED, tell},
+        audit::{Kept, Log, Manner, OK, STARTED},
     },
-    trace::{self, Parent},
+    trace::{self, Parent, Recording, TraceId, Tracer},
 };
 
 /// Bytes of a path that are told, where it leads to no RPC of ours.
@@ -62,7 +63,10 @@ pub(super) struct Call {
     /// The path, where the route does not tell it.
     path: Option<Box<str>>,
     pub(super) remote: Remote,
-    parent: Option<Parent>,
+    /// The trace it is part of, where it is part of one.
+    trace_id: Option<TraceId>,
+    /// Its spans, where they are recorded.
+    recording: Option<Arc<Recording>>,
     /// What is received and sent past the framework.
     traffic: Traffic,
     /// What the framework receives and sends.
@@ -74,7 +78,12 @@ pub(super) struct Call {
 
 impl Call {
     /// A call that begins, which is counted.
-    pub(super) fn of(request: &Request<Incoming>, remote: Remote, figures: Arc<Stripe>) -> Self {
+    pub(super) fn of(
+        request: &Request<Incoming>,
+        remote: Remote,
+        figures: Arc<Stripe>,
+        tracer: Option<&Arc<Tracer>>,
+    ) -> Self {
         let (path, headers) = (request.uri().path(), request.headers());
         let route = Route::of(path);
         figures.begin(place(route));
@@ -88,6 +97,14 @@ impl Call {
             (Route::Rpc(_), None) => OnceLock::from(Arc::default()),
             _ => OnceLock::new(),
         };
+        let parent = Parent::of(headers);
+        let recording = match (tracer, route) {
+            (Some(tracer), Route::Rpc(_)) => tracer.begin(parent.as_ref()),
+            // Probes are of no trace.
+            _ => None,
+        };
+        let trace_id = recording.as_ref().map(|recording| recording.trace_id);
+        let trace_id = trace_id.or(parent.map(|parent| parent.trace_id));
         Self {
             route,
             hot,
@@ -101,7 +118,8 @@ impl Call {
             is_kept: false,
             path,
             remote,
-            parent: Parent::of(headers),
+            trace_id,
+            recording,
             traffic: Traffic::default(),
             streamed: OnceLock::new(),
             figures,
@@ -113,7 +131,8 @@ impl Call {
     pub(super) fn name(&self) -> trace::Call {
         trace::Call {
             request_id: self.request_id.clone(),
-            trace_id: self.parent.as_ref().map(|parent| parent.trace_id),
+            trace_id: self.trace_id,
+            recording: self.recording.clone(),
         }
     }
 
@@ -193,93 +212,9 @@ impl Call {
         if access::is_told(code == Code::Ok) {
             self.tell(code, status);
         }
-    }
-
-    fn count(&self, code: Code, status: Option<&Status>) {
-        let Traffic { received, sent } = self.traffic();
-        let messages = [received.messages(), sent.messages()];
-        let took = self.began.elapsed();
-        self.figures.end(place(self.route), code, took, messages);
-        if code != Code::Ok {
-            let reason = status.and_then(StatusExt::get_details_error_info);
-            let reason = reason.as_ref().map(|info| &*info.reason);
-            let tenant_id = self.caller.get().and_then(tenant_of);
-            self.figures.fail(reason, tenant_id);
+        if let Some(recording) = self.recording.take() {
+            self.record(&recording, code);
         }
-    }
-
-    fn tell(&self, code: Code, status: Option<&Status>) {
-        let caller = self.caller.get();
-        let latency_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let reason = status.and_then(StatusExt::get_details_error_info);
-        let Traffic { received, sent } = self.traffic();
-        tracing::info!(
-            target: access::TARGET,
-            method = self.method(),
-            code = name(code),
-            reason = reason.map(|info| info.reason),
-            tenant_id = caller.and_then(tenant_of).or(self.subject()),
-            key_id = caller.map(Caller::key_id),
-            latency_us,
-            received_bytes = received.bytes(),
-            sent_bytes = sent.bytes(),
-            received_messages = received.messages(),
-            sent_messages = sent.messages(),
-            request_id = &*self.request_id,
-            trace_id = self.parent.as_ref().map(|parent| parent.trace_id.to_string()),
-            peer = self.remote.address.map(|address| address.to_string()),
-            "call ended"
-        );
-    }
-
-    /// Tells the audit log how it ended.
-    fn audit(&self, method: &'static Method, code: Code, status: Option<&Status>) {
-        let info = status.and_then(StatusExt::get_details_error_info);
-        let outcome = info.map_or_else(|| name(code).to_owned(), |info| info.reason);
-        let event = self.event(method, &outcome);
-        if method.audited {
-            tell(&event);
-        }
-        if let Some(log) = self.log.get().filter(|_| !self.is_kept)
-            && let Some(manner) = audit::manner(method, self.caller.get(), code)
-        {
-            // Nobody waits for it: what is waited for was told before.
-            let _ = log.append(&event, manner);
-        }
-    }
-
-    fn event<'a>(&'a self, method: &'static Method, outcome: &'a str) -> Event<'a> {
-        let caller = self.caller.get();
-        let presented = self.presented.get().map_or("", String::as_str);
-        Event {
-            actor: caller.map_or(presented, Caller::key_id),
-            rpc: method.name,
-            tenant_id: caller
-                .and_then(tenant_of)
-                .or(self.subject())
-                .unwrap_or_default(),
-            outcome,
-            request_id: &self.request_id,
-            peer: self
-                .remote
-                .address
-                .map(|address| address.ip().to_canonical()),
-        }
-    }
-
-    /// `riptide.persistence.v1.CacheService/Get`.
-    fn method(&self) -> &str {
-        let path = match (self.route, &self.path) {
-            (Route::Rpc(method), _) => method.path,
-            (_, Some(path)) => path,
-            (_, None) => "",
-        };
-        path.trim_start_matches('/')
-    }
-
-    fn subject(&self) -> Option<&str> {
-        let subject = self.subject.get()?.get()?;
-        Some(subject)
     }
 }
 
@@ -333,40 +268,12 @@ impl http_body::Body for Answer {
     }
 }
 
-/// The tenant of a tenant's key.
-fn tenant_of(caller: &Caller) -> Option<&str> {
-    caller.grant().map(|grant| &*grant.tenant_id)
-}
-
 /// The beginning of a path; nothing of one that holds more than names.
 fn printable(path: &str) -> Box<str> {
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b"/._-".contains(&b);
     match path.get(..PATH_BYTES.min(path.len())) {
         Some(path) if path.bytes().all(is_name) => path.into(),
         _ => "".into(),
-    }
-}
-
-/// A code as the protocol writes it.
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     error::{Error, Result},
     store,
     tenant::Peer,
-    trace,
+    trace::{self, Tracer},
 };
 
 /// What every call of a core passes; cheap to clone.
@@ -59,6 +59,8 @@ struct Inside {
     max_deadline: Duration,
     max_message_bytes: usize,
     figures: Arc<Stripe>,
+    /// Records calls, where spans are sent anywhere.
+    tracer: Option<Arc<Tracer>>,
 }
 
 impl Layer {
@@ -69,6 +71,7 @@ impl Layer {
         in_flight: InFlight,
         figures: Arc<Stripe>,
         config: &crate::config::Server,
+        tracer: Option<Arc<Tracer>>,
     ) -> Self {
         let inside = Arc::new(Inside {
             routes,
@@ -77,6 +80,7 @@ impl Layer {
             max_deadline: config.max_deadline,
             max_message_bytes: config.max_message_bytes,
             figures,
+            tracer,
         });
         let remote = Remote::default();
         Self { inside, remote }
@@ -110,7 +114,8 @@ impl Inside {
         if let Some(refusal) = framework::no_grpc(&request) {
             return refusal;
         }
-        let mut call = Call::of(&request, remote, self.figures.clone());
+        let tracer = self.tracer.as_ref();
+        let mut call = Call::of(&request, remote, self.figures.clone(), tracer);
         let mut response = self.bounded(request, &call).await;
         if let Some(kept) = call.kept(self.auth.audit(), &response) {
             // Boxed, so that the usual path does not carry its room.

@@ -2,12 +2,13 @@
 //! made. It ties an answer to the log, and is no secret.
 
 use std::{
-    cell::Cell,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use http::{HeaderMap, HeaderName};
+
+use crate::random::number;
 
 /// The header it comes and goes in.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,28 +36,13 @@ fn made() -> Arc<str> {
         .unwrap_or_default();
     let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let mut random = [0; 10];
-    for (bytes, word) in random.chunks_mut(8).zip([next(), next()]) {
+    for (bytes, word) in random.chunks_mut(8).zip([number(), number()]) {
         let word = word.to_le_bytes();
         bytes.copy_from_slice(word.get(..bytes.len()).unwrap_or(&word));
     }
     let uuid = uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     Arc::from(&*uuid.hyphenated().encode_lower(&mut text))
-}
-
-/// The next of this thread's random numbers (SplitMix64). Unique is all they
-/// need to be, and a system call for each would cost more than the rest.
-fn next() -> u64 {
-    thread_local! {
-        static STATE: Cell<u64> = Cell::new(u64::from_le_bytes(crate::random::bytes()));
-    }
-    STATE.with(|state| {
-        let seed = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        state.set(seed);
-        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, runtime::Builder, sync::oneshot, time::timeout};
 
+#[cfg(feature = "otlp")]
+use super::otlp;
 use super::{
     Error, Parts, Result,
     admin::{self, Admin},
@@ -15,6 +17,7 @@ use crate::{
     cache::Sweeper,
     metrics::{Metrics, Sources},
     tenant::Tenants,
+    trace::Spans,
 };
 
 /// How long the last uses of keys may take to be kept.
@@ -31,6 +34,7 @@ pub(super) fn start(
     holder: usize,
     parts: Arc<Parts>,
     admin: TcpListener,
+    spans: Option<Spans>,
     stopped: oneshot::Receiver<()>,
 ) -> Result<End> {
     let listener = admin.into_std().map_err(Error::Thread)?;
@@ -60,6 +64,14 @@ pub(super) fn start(
         let work = tenants.clone();
         let sweeper = Sweeper::new(parts.directory.clone());
         tokio::spawn(async move { work.maintain(sweeper).await });
+        #[cfg(feature = "otlp")]
+        let exporter =
+            parts.tracer.clone().zip(spans).and_then(|(tracer, spans)| {
+                otlp::Exporter::start(&parts.config.trace, tracer, spans)
+            });
+        // Without it no collector can be named, and nothing is recorded.
+        #[cfg(not(feature = "otlp"))]
+        drop(spans);
         let _ = stopped.await;
         if let Some(warming) = warming {
             warming.keep_last().await;
@@ -77,6 +89,10 @@ pub(super) fn start(
         }
         let audit = parts.directory.audit();
         audit.keep_last(&store, AUDIT_TIMEOUT).await;
+        #[cfg(feature = "otlp")]
+        if let Some(exporter) = exporter {
+            exporter.finish().await;
+        }
         parts.stores.release(store).await;
     })
 }

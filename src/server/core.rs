@@ -160,7 +160,8 @@ fn layer(parts: &Parts, store: &store::Handle, keeping: Keeping) -> crate::error
     )?;
     let auth = Auth::new(tenants, parts.live.admins.clone());
     let (in_flight, figures) = (parts.in_flight.clone(), parts.calls.stripe());
-    Ok(Layer::new(routes, auth, in_flight, figures, config))
+    let tracer = parts.tracer.clone();
+    Ok(Layer::new(routes, auth, in_flight, figures, config, tracer))
 }
 
 /// Asks the store how it is, and tells the health, for ever; which is a sign of life too.

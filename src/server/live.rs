@@ -15,6 +15,7 @@ use crate::{
     store::redis::Connector,
     telemetry,
     tenant::{Directory, Masters},
+    trace::Tracer,
 };
 
 /// What is shared with those who use it.
@@ -87,6 +88,7 @@ impl Parts {
 
 /// Those who are told of a reload.
 pub(super) struct Told {
+    pub(super) tracer: Option<Arc<Tracer>>,
     pub(super) parts: Arc<Parts>,
     pub(super) directory: Arc<Directory>,
     pub(super) masters: Arc<Masters>,
@@ -135,6 +137,9 @@ impl Told {
             tracing::error!(%error, "redis.tls not changed");
         }
         self.directory.traffic().tell(config.metrics.tenants);
+        if let Some(tracer) = &self.tracer {
+            tracer.sample(config.trace.sample_ratio);
+        }
         if let Some(near) = self.memory.near() {
             near.resize(config.cache.near.max_bytes);
         }

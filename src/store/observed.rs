@@ -20,6 +20,7 @@ use super::{
     Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed,
     Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage, Watched,
 };
+use crate::trace::Step;
 
 /// A store that is watched. Several, one per core, may share their [`Counters`].
 #[derive(Clone)]
@@ -43,13 +44,16 @@ async fn watch<T>(
     outcome: impl FnOnce(&T) -> &'static str,
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let begun = count.begin();
+    let (begun, step) = (count.begin(), Step::begin(method, backend));
     let result = call.await;
     let outcome = match &result {
         Ok(value) => outcome(value),
         Err(error) => fault(error),
     };
     let took = begun.end(outcome);
+    if let Some(step) = step {
+        step.end(outcome, result.is_err());
+    }
     if tracing::enabled!(tracing::Level::TRACE) {
         let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         tracing::trace!(method, backend, outcome, latency_us, "store call");

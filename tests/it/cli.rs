@@ -215,6 +215,11 @@ impl Serving<'_> {
         self.child.wait().unwrap().code()
     }
 
+    /// What it printed when it started.
+    pub fn told(&self) -> &str {
+        &self.told
+    }
+
     /// What it wrote to standard error so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path("stderr")).unwrap()

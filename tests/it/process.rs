@@ -2,6 +2,8 @@
 //! not know the services' own rules.
 
 pub mod audit;
+mod canaries;
+mod collector;
 mod descriptors;
 mod drain;
 mod emptied;
@@ -19,6 +21,7 @@ mod sessions;
 mod start;
 mod surface;
 mod tls;
+mod traces;
 mod warm_start;
 
 pub use killed::{client, space};

@@ -47,7 +47,7 @@ const DIRECTIONS: [(&str, &[&str]); 10] = [
 ];
 
 /// Crates, and the files that may use them, by the beginning of their path.
-const CONFINED: [(&str, &[&str]); 15] = [
+const CONFINED: [(&str, &[&str]); 16] = [
     (
         "tonic",
         &[
@@ -99,6 +99,7 @@ const CONFINED: [(&str, &[&str]); 15] = [
     ),
     ("tokio_rustls", &["src/server", "src/client/tls.rs"]),
     ("reqwest", &[]),
+    ("opentelemetry_proto", &["src/server/otlp.rs"]),
 ];
 
 #[test]
