@@ -3,6 +3,7 @@
 
 mod detail;
 mod partial;
+mod reasons;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -15,6 +16,7 @@ use tonic::{
 use tonic_types::pb;
 
 pub(super) use partial::partial;
+pub use reasons::REASONS;
 
 use self::detail::{any, bad_request, cut};
 use super::Context;
@@ -26,47 +28,6 @@ pub const DOMAIN: &str = "persistence.riptide";
 /// The trailer that tells a client when to retry, in milliseconds; -1 means not
 /// at all.
 pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
-
-/// All reasons an error can have.
-pub const REASONS: &[&str] = &[
-    "API_KEY_INVALID",
-    "API_KEY_MISSING",
-    "API_KEY_NOT_FOUND",
-    "BATCH_TOO_LARGE",
-    "CHECKPOINT_CORRUPT",
-    "CHECKPOINT_INCOMPATIBLE",
-    "CHECKPOINT_NOT_FOUND",
-    "CONDITION_NOT_MET",
-    "CONFIG_REJECTED",
-    "DEADLINE_EXCEEDED",
-    "DELETE_PROTECTED",
-    "DRAINING",
-    "ENTRY_CORRUPT",
-    "ENTRY_TOO_LARGE",
-    "ETAG_MISMATCH",
-    "INTERNAL",
-    "INVALID_FIELD_MASK",
-    "INVALID_PAGE_TOKEN",
-    "MAX_TENANTS",
-    "OUTCOME_UNKNOWN",
-    "OVERLOADED",
-    "QUOTA_EXCEEDED",
-    "RATE_LIMITED",
-    "REQUEST_ID_REUSED",
-    "REQUEST_IN_PROGRESS",
-    "RESTORE_IN_PROGRESS",
-    "SCOPE_MISSING",
-    "SESSION_NOT_FOUND",
-    "STORE_FULL",
-    "STORE_UNAVAILABLE",
-    "TENANT_DELETED",
-    "TENANT_EXISTS",
-    "TENANT_MISMATCH",
-    "TENANT_NOT_FOUND",
-    "TENANT_SUSPENDED",
-    "UNIMPLEMENTED",
-    "VALIDATION_FAILED",
-];
 
 /// The details of a status, its message included, stay within so many bytes:
 /// clients refuse trailers of more than 8 KiB, and base64 adds a third.

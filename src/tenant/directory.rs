@@ -11,6 +11,7 @@
 //!   still stands; a drop changes the token. So a record read before a change
 //!   cannot be remembered after it.
 
+mod figures;
 mod names;
 mod outage;
 mod span;
@@ -25,12 +26,11 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use quick_cache::sync::Cache;
 
 use super::{
-    Account, Accounts, Flushes, Grant, Masters, Pepper, Terms, flush::Outbox, key_use::KeyUses,
-    plan, quota, rate, record, traffic::Traffic,
+    Account, Accounts, Grant, Masters, Pepper, Terms, flush::Outbox, key_use::KeyUses, plan, quota,
+    rate, record,
 };
 use crate::{
     config,
@@ -222,21 +222,6 @@ impl Directory {
     /// What this replica keeps of a life of a tenant; begun where there is none yet.
     pub fn account(&self, incarnation: Incarnation) -> Arc<Account> {
         self.accounts.of(incarnation)
-    }
-
-    /// What is told of the tenants that call.
-    pub fn traffic(&self) -> &Arc<Traffic> {
-        self.accounts.traffic()
-    }
-
-    /// What the flushes of usage came to.
-    pub fn flushes(&self) -> Flushes {
-        self.outbox.flushes()
-    }
-
-    /// This process among all that ever work on the store.
-    pub fn replica(&self) -> &Bytes {
-        self.accounts.replica()
     }
 
     /// Follows the store's change feed, for as long as it is polled. One replica

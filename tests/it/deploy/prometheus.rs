@@ -191,6 +191,7 @@ fn traffic(serving: &Serving<'_>, round: usize) {
     ok("session create ann --tenant acme --ttl 1h");
     ok("session terminate --user ann --tenant acme");
     ok("state reload");
+    ok("state checkpoint create --components tenants");
 }
 
 #[test]
@@ -240,6 +241,10 @@ fn no_panel_is_empty_and_no_alert_is_raised() {
     for rule in &rules {
         assert_eq!(rule["state"], "inactive", "a service that is well: {rule}");
         for metric in dashboard::metrics(rule["query"].as_str().unwrap()) {
+            // Without TLS there is no certificate that could end.
+            if metric.starts_with("riptide_tls_") {
+                continue;
+            }
             let [bucket, plain] = [format!("{metric}_bucket"), metric];
             let told = [bucket, plain].iter().any(|name| prometheus.shows(name));
             assert!(told, "nothing tells what is asked for: {rule}");
