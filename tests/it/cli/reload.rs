@@ -136,25 +136,25 @@ fn a_file_is_compared_with_what_the_server_has_from_files() {
 #[test]
 fn a_signal_reloads_and_log_lines_are_filtered_anew() {
     let folder = Folder::new();
-    folder.write(FILE, unwatched("  log: {filter: error}\n"));
+    folder.write(FILE, unwatched("  log: {filter: error, access: all}\n"));
     let serving = folder.serve(&["--ephemeral"]);
     serving.run(&["info"]).ok();
     assert_eq!(serving.log(), "");
-    folder.write(
-        FILE,
-        unwatched("  log: {filter: 'info,riptide_persistence::grpc=debug'}\n"),
-    );
+    folder.write(FILE, unwatched("  log: {filter: info, access: all}\n"));
     serving.signal("HUP");
     until("calls are logged", &serving, || {
         serving.run(&["info"]).ok();
-        serving.log().contains("call answered")
+        serving.log().contains("call ended")
     });
-    folder.write(FILE, unwatched("  log: {filter: info}\n"));
+    folder.write(
+        FILE,
+        unwatched("  log: {filter: 'info,access=warn', access: all}\n"),
+    );
     serving.signal("HUP");
     until("the reload is told", &serving, || {
         serving.log().matches("configuration reloaded").count() == 1
     });
-    let calls = || serving.log().matches("call answered").count();
+    let calls = || serving.log().matches("call ended").count();
     // The line is written before the filter is exchanged; what a call tells, after it.
     until("calls are not logged", &serving, || {
         let before = calls();

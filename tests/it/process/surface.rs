@@ -171,7 +171,8 @@ async fn probes_follow_the_health() {
     let mut server = Kind::Redis.start().await;
     assert_eq!(server.probe("/healthz"), (200, "ok\n".into()));
     assert_eq!(server.probe("/readyz"), (200, "ok\n".into()));
-    assert_eq!(server.probe("/metrics").0, 404);
+    assert_eq!(server.probe("/metrics").0, 200);
+    assert_eq!(server.probe("/nowhere").0, 404);
     server.redis().unwrap().kill();
     server.serves(false).await;
     assert_eq!(server.probe("/healthz").0, 200);
