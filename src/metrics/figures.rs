@@ -48,9 +48,12 @@ struct Quota {
     limit: u64,
 }
 
+/// What tenants use of their quotas.
+type Used = HashMap<String, Vec<Quota>>;
+
 /// How tenants stood when the store was last asked, and when that was.
 #[derive(Debug, Default)]
-pub(super) struct Standings(tokio::sync::Mutex<(Option<Instant>, HashMap<String, Vec<Quota>>)>);
+pub(super) struct Standings(tokio::sync::Mutex<(Option<Instant>, Used)>);
 
 impl Metrics {
     /// The course of the last hour, and how all stands now, in JSON. The store is asked
@@ -103,7 +106,7 @@ impl Metrics {
 
     /// How these tenants stand against their limits; nothing of those the store does not
     /// tell of.
-    async fn standings(&self, tenants: &[course::Tenant]) -> HashMap<String, Vec<Quota>> {
+    async fn standings(&self, tenants: &[course::Tenant]) -> Used {
         let mut known = self.standings.0.lock().await;
         if known.0.is_some_and(|asked| asked.elapsed() < STEP) {
             return known.1.clone();

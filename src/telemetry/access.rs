@@ -39,7 +39,7 @@ pub fn is_told(well: bool) -> bool {
         sample => {
             let count = COUNT.get().wrapping_add(1);
             COUNT.set(count);
-            count % sample == 0
+            count.is_multiple_of(sample)
         }
     }
 }

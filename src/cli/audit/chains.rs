@@ -98,16 +98,16 @@ impl Chains {
                 self.breaks
                     .push(format!("{at} stands after event {}", before.last));
             }
-            Some(before) if sequence > before.last + 1 => {
-                if sound.is_err() || !gone {
-                    let (from, to) = (before.last + 1, sequence - 1);
-                    let missing = match from == to {
-                        true => format!("event {from} of chain {replica} is missing"),
-                        false => format!("events {from} to {to} of chain {replica} are missing"),
-                    };
-                    self.breaks.push(missing);
-                }
+            Some(before) if sequence > before.last + 1 && (sound.is_err() || !gone) => {
+                let (from, to) = (before.last + 1, sequence - 1);
+                let missing = match from == to {
+                    true => format!("event {from} of chain {replica} is missing"),
+                    false => format!("events {from} to {to} of chain {replica} are missing"),
+                };
+                self.breaks.push(missing);
             }
+            // Their time was over, and there is nothing that it could follow.
+            Some(before) if sequence > before.last + 1 => {}
             Some(before)
                 if sound.is_ok()
                     && !before.hash.is_empty()

@@ -187,7 +187,9 @@ mod tests {
 
         // Somebody writes it anew, with the same words.
         let key = log.0.chain.lock().await.head_key();
-        let read = store.read(&Space::audit(), 0, &[key.clone()]).await;
+        let read = store
+            .read(&Space::audit(), 0, std::slice::from_ref(&key))
+            .await;
         let value = read.unwrap().records.remove(0).unwrap().value;
         let write = Batch::of([Write::put(key, value)]);
         store.commit(&Space::audit(), write).await.unwrap();

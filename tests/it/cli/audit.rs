@@ -111,7 +111,9 @@ async fn whatever_is_changed_in_the_store_is_found() {
         (replica.clone(), of.collect())
     };
     type Tamper<'a> = &'a dyn Fn(&Redis, &str, &[String]);
-    let cases: [(&str, Tamper<'_>, &dyn Fn(&str) -> String); 7] = [
+    // What is said of it, by the replica's name.
+    type Said<'a> = &'a dyn Fn(&str) -> String;
+    let cases: [(&str, Tamper<'_>, Said<'_>); 7] = [
         (
             "changed",
             &|redis, _, keys| script(redis, change, &[&keys[1]]),

@@ -44,10 +44,10 @@ async fn a_restore_whose_object_store_goes_leaves_no_tenant_half_done(#[case] ki
         let ended = loop {
             match told.message().await {
                 Ok(Some(message)) => match message.event {
-                    Some(Event::Progress(progress)) if progress.phase == "writing" => {
-                        if there.exists() {
-                            fs::rename(&there, &aside).unwrap();
-                        }
+                    Some(Event::Progress(progress))
+                        if progress.phase == "writing" && there.exists() =>
+                    {
+                        fs::rename(&there, &aside).unwrap();
                     }
                     Some(Event::Result(result)) => break Ok(result),
                     _ => {}
