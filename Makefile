@@ -9,6 +9,8 @@ base = $(shell for branch in origin/main main; do \
 	[ "$$commit" = "$$(git rev-parse HEAD)" ] && commit=$$(git rev-parse -q --verify HEAD~1); \
 	echo "$$commit"; break; done)
 buf = $(CURDIR)/target/python/bin/buf
+# What the tests need beside cargo.
+needed = redis python moto buf node go browser groff deploy
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,8 +18,9 @@ help: ## List these commands.
 run: ## Build and start the server with the embedded store in ./data.
 	cargo run --profile quick -- serve
 
-test: tools ## Run every test; installs what they need first.
-	cargo test
+test: ## Run every test; installs what they need, while they are built.
+	@tests/tools $(needed) & tools=$$!; cargo test --no-run; built=$$?; \
+		wait $$tools && [ $$built -eq 0 ] && cargo test
 
 soak: tools ## Press on limits and kill replicas for minutes, and show the tables (about 8 minutes).
 	RIPTIDE_SOAK=1 cargo test --test it money:: -- --nocapture --test-threads=1
@@ -80,4 +83,4 @@ access-cost: ## Measure what it costs to tell of calls, and to record them (abou
 	cargo bench --bench rpc -- --part access --rounds 9
 
 tools:
-	@tests/tools redis python moto buf node go browser groff deploy
+	@tests/tools $(needed)
