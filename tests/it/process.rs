@@ -13,6 +13,7 @@ mod hostile;
 mod killed;
 mod limits;
 mod logs;
+mod metrics;
 mod permissions;
 mod port_calls;
 mod replicas;
