@@ -16,6 +16,7 @@ use http_body::Frame;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
+use tonic_types::StatusExt;
 
 use super::{
     audit,
@@ -203,14 +204,16 @@ impl Call {
         if std::mem::replace(&mut self.is_told, true) {
             return;
         }
-        self.count(code, status);
+        let info = status.and_then(StatusExt::get_details_error_info);
+        let reason = info.as_ref().map(|info| &*info.reason);
+        self.count(code, reason);
         if let Route::Rpc(method) = self.route
             && (method.audited || self.log.get().is_some())
         {
-            trace::sync_within(self.name(), || self.audit(method, code, status));
+            trace::sync_within(self.name(), || self.audit(method, code, reason));
         }
         if access::is_told(code == Code::Ok) {
-            self.tell(code, status);
+            self.tell(code, reason);
         }
         if let Some(recording) = self.recording.take() {
             self.record(&recording, code);

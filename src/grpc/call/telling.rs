@@ -1,8 +1,7 @@
 //! What is told of a call when it ends: to the figures, to the log, to its trace and to
 //! the audit log. It does not know when that is.
 
-use tonic::{Code, Status};
-use tonic_types::StatusExt;
+use tonic::Code;
 
 use super::{
     super::{Method, audit, figures::place, routes::Route, traffic::Traffic},
@@ -18,29 +17,26 @@ use crate::{
 };
 
 impl Call {
-    pub(super) fn count(&self, code: Code, status: Option<&Status>) {
+    pub(super) fn count(&self, code: Code, reason: Option<&str>) {
         let Traffic { received, sent } = self.traffic();
         let messages = [received.messages(), sent.messages()];
         let took = self.began.elapsed();
         self.figures.end(place(self.route), code, took, messages);
         if code != Code::Ok {
-            let reason = status.and_then(StatusExt::get_details_error_info);
-            let reason = reason.as_ref().map(|info| &*info.reason);
             let tenant_id = self.caller.get().and_then(tenant_of);
             self.figures.fail(reason, tenant_id);
         }
     }
 
-    pub(super) fn tell(&self, code: Code, status: Option<&Status>) {
+    pub(super) fn tell(&self, code: Code, reason: Option<&str>) {
         let caller = self.caller.get();
         let latency_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let reason = status.and_then(StatusExt::get_details_error_info);
         let Traffic { received, sent } = self.traffic();
         tracing::info!(
             target: access::TARGET,
             method = self.method(),
             code = name(code),
-            reason = reason.map(|info| info.reason),
+            reason,
             tenant_id = caller.and_then(tenant_of).or(self.subject()),
             key_id = caller.map(Caller::key_id),
             latency_us,
@@ -80,10 +76,8 @@ impl Call {
     }
 
     /// Tells the audit log how it ended.
-    pub(super) fn audit(&self, method: &'static Method, code: Code, status: Option<&Status>) {
-        let info = status.and_then(StatusExt::get_details_error_info);
-        let outcome = info.map_or_else(|| name(code).to_owned(), |info| info.reason);
-        let event = self.event(method, &outcome);
+    pub(super) fn audit(&self, method: &'static Method, code: Code, reason: Option<&str>) {
+        let event = self.event(method, reason.unwrap_or_else(|| name(code)));
         if method.audited {
             tell(&event);
         }
