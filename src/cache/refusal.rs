@@ -42,14 +42,8 @@ pub(super) fn refused(tenancy: &Tenancy, refusal: &Refusal) -> Error {
                 Metric::Entries => CACHE_ENTRIES,
                 Metric::Bytes | Metric::Flushed => MEMORY_BYTES,
             };
-            tenancy.exceeded(name);
-            Error::QuotaExceeded {
-                metric: name.into(),
-                limit: i64::try_from(*limit).unwrap_or(i64::MAX),
-                used: i64::try_from(*used).unwrap_or(i64::MAX),
-                scope: tenancy.scope(),
-                retry_after: matches!(metric, Metric::Flushed).then_some(RECLAIM),
-            }
+            let retry_after = matches!(metric, Metric::Flushed).then_some(RECLAIM);
+            tenancy.exceeded(name, *limit, *used, retry_after)
         }
         Refusal::Stale(_) | Refusal::Gone => Error::RequestInProgress,
         Refusal::Fenced => Error::RestoreInProgress,

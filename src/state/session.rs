@@ -328,14 +328,7 @@ fn refused(tenancy: &Tenancy, refusal: &Refusal) -> Error {
                 Metric::Entries => ACTIVE_SESSIONS,
                 Metric::Bytes | Metric::Flushed => STORAGE_BYTES,
             };
-            tenancy.exceeded(name);
-            Error::QuotaExceeded {
-                metric: name.into(),
-                limit: i64::try_from(*limit).unwrap_or(i64::MAX),
-                used: i64::try_from(*used).unwrap_or(i64::MAX),
-                scope: tenancy.scope(),
-                retry_after: None,
-            }
+            tenancy.exceeded(name, *limit, *used, None)
         }
         Refusal::Conflict { .. } | Refusal::Stale(_) | Refusal::Gone => Error::RequestInProgress,
         Refusal::Fenced => Error::RestoreInProgress,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Counts, Tenancy, plan::Mode};
+use super::{Counts, Tenancy, level, plan::Mode};
 use crate::error::{Error, Result};
 
 /// Calls, in any minute.
@@ -122,9 +122,16 @@ impl Tenancy {
         }
     }
 
-    /// Counts that something was refused by the store for a quota.
-    pub fn exceeded(&self, metric: &str) {
+    /// What the store refused for a quota, as the caller learns of it; counted.
+    pub fn exceeded(
+        &self,
+        metric: &'static str,
+        limit: u64,
+        used: u64,
+        retry_after: Option<Duration>,
+    ) -> Error {
         self.account.traffic.passed(metric, true);
+        level::exceeded(Warning::new(metric, limit, used), self.scope(), retry_after)
     }
 
     /// The same for whoever says himself what becomes of the call.

@@ -13,7 +13,10 @@ use std::{
 
 use riptide_persistence::{
     config::{self, Config, Loaded, Sources},
-    proto::v1::{CreateApiKeyRequest, CreateTenantRequest, Tenant as TenantMessage},
+    proto::v1::{
+        CreateApiKeyRequest, CreateTenantRequest, DeleteTenantRequest, PurgeReport,
+        PurgeTenantRequest, Tenant as TenantMessage,
+    },
     server,
     store::{Calls, Counters},
 };
@@ -214,6 +217,22 @@ impl Server {
             .unwrap()
             .into_inner()
             .secret
+    }
+
+    /// Deletes and purges a tenant; what that removed.
+    pub async fn purge(&self, tenant_id: &str) -> PurgeReport {
+        let mut admin = self.admin().tenant;
+        let delete = DeleteTenantRequest {
+            tenant_id: tenant_id.into(),
+            ..Default::default()
+        };
+        admin.delete_tenant(delete).await.unwrap();
+        let purge = PurgeTenantRequest {
+            tenant_id: tenant_id.into(),
+            ..Default::default()
+        };
+        let purged = admin.purge_tenant(purge).await.unwrap().into_inner();
+        purged.report.unwrap()
     }
 
     /// What `grpc.health.v1` says of a component.

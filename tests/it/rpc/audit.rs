@@ -9,9 +9,9 @@ use std::time::Duration;
 use riptide_persistence::{
     grpc::{METHODS, Method},
     proto::v1::{
-        AuditEvent, DeleteTenantRequest, GetRequest, GetTenantRequest, InvalidateCacheRequest,
-        ListAuditEventsRequest, ListAuditEventsResponse, PurgeTenantRequest, RevokeApiKeyRequest,
-        SetRequest, WhoAmIRequest, invalidate_cache_request::Target,
+        AuditEvent, GetRequest, GetTenantRequest, InvalidateCacheRequest, ListAuditEventsRequest,
+        ListAuditEventsResponse, RevokeApiKeyRequest, SetRequest, WhoAmIRequest,
+        invalidate_cache_request::Target,
     },
     tenant::api_key,
 };
@@ -301,17 +301,7 @@ async fn a_flood_is_few_events_that_count_all_of_it(#[case] kind: Kind) {
 async fn events_outlive_the_tenant(#[case] kind: Kind) {
     let server = kind.start().await;
     server.tenant("acme").await;
-    let mut admin = server.admin();
-    let delete = DeleteTenantRequest {
-        tenant_id: "acme".into(),
-        ..Default::default()
-    };
-    admin.tenant.delete_tenant(delete).await.unwrap();
-    let purge = PurgeTenantRequest {
-        tenant_id: "acme".into(),
-        ..Default::default()
-    };
-    admin.tenant.purge_tenant(purge).await.unwrap();
+    server.purge("acme").await;
     let events = events(&server, "acme").await;
     let rpcs: Vec<_> = events.iter().map(|event| &*event.rpc).collect();
     assert_eq!(rpcs, ["CreateTenant", "DeleteTenant", "PurgeTenant"]);

@@ -2,28 +2,11 @@
 
 use std::fs;
 
-use riptide_persistence::proto::v1::{
-    Component as Named, DeleteTenantRequest, PhysicalReclaim, PurgeReport, PurgeTenantRequest,
-};
+use riptide_persistence::proto::v1::{Component as Named, PhysicalReclaim};
 use rstest::rstest;
 
 use super::{Vault, list, set, take_of, until, verify};
-use crate::server::{Kind, Server};
-
-async fn purge(server: &Server, tenant_id: &str) -> PurgeReport {
-    let mut admin = server.admin().tenant;
-    let delete = DeleteTenantRequest {
-        tenant_id: tenant_id.into(),
-        ..Default::default()
-    };
-    admin.delete_tenant(delete).await.unwrap();
-    let purge = PurgeTenantRequest {
-        tenant_id: tenant_id.into(),
-        ..Default::default()
-    };
-    let purged = admin.purge_tenant(purge).await.unwrap().into_inner();
-    purged.report.unwrap()
-}
+use crate::server::Kind;
 
 #[rstest]
 #[case::embedded(Kind::Embedded)]
@@ -46,7 +29,7 @@ async fn a_purge_makes_unreadable_what_checkpoints_hold(#[case] kind: Kind) {
     };
     assert_eq!(keys(&taken[0].checkpoint_id), 3);
 
-    let report = purge(&server, "acme").await;
+    let report = server.purge("acme").await;
     assert_eq!(report.checkpoint_reclaim(), PhysicalReclaim::Done);
     for taken in &taken {
         assert_eq!(keys(&taken.checkpoint_id), 2);
@@ -71,7 +54,7 @@ async fn a_purge_waits_for_the_object_store(#[case] kind: Kind) {
     let taken = take_of(&server, &[Named::Tenants]).await;
     let away = vault.beside("away");
     fs::rename(vault.part("", ""), &away).unwrap();
-    let report = purge(&server, "acme").await;
+    let report = server.purge("acme").await;
     assert_eq!(report.checkpoint_reclaim(), PhysicalReclaim::Pending);
     fs::rename(&away, vault.part("", "")).unwrap();
     until("the key is gone", async || {

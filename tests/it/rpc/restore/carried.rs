@@ -3,9 +3,8 @@
 use std::fs;
 
 use riptide_persistence::proto::v1::{
-    DeleteCheckpointRequest, DeleteTenantRequest, DownloadCheckpointRequest,
-    ListCheckpointsRequest, PurgeTenantRequest, UploadCheckpointRequest, UploadCheckpointResponse,
-    VerifyCheckpointRequest,
+    DeleteCheckpointRequest, DownloadCheckpointRequest, ListCheckpointsRequest,
+    UploadCheckpointRequest, UploadCheckpointResponse, VerifyCheckpointRequest,
 };
 
 use super::*;
@@ -101,16 +100,7 @@ async fn a_purged_tenant_does_not_come_back_from_elsewhere(#[case] kind: Kind) {
     };
     let carried = keys();
     let mut admin = server.admin();
-    let delete = DeleteTenantRequest {
-        tenant_id: "acme".into(),
-        ..Default::default()
-    };
-    admin.tenant.delete_tenant(delete).await.unwrap();
-    let purge = PurgeTenantRequest {
-        tenant_id: "acme".into(),
-        ..Default::default()
-    };
-    admin.tenant.purge_tenant(purge).await.unwrap();
+    server.purge("acme").await;
     while keys().len() == carried.len() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }

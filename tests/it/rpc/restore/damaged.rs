@@ -3,8 +3,6 @@
 
 use std::fs;
 
-use riptide_persistence::proto::v1::{DeleteTenantRequest, PurgeTenantRequest};
-
 use super::*;
 
 /// Chunks flipped, cut, missing, swapped, of another checkpoint; and what names them.
@@ -91,17 +89,7 @@ async fn a_purged_tenant_does_not_come_back(#[case] kind: Kind) {
     fill(&server.tenant("acme").await.clients, 3, 1).await;
     fill(&server.tenant("other").await.clients, 3, 1).await;
     let id = checkpoint(&server.admin(), &ALL).await;
-    let delete = DeleteTenantRequest {
-        tenant_id: "acme".into(),
-        ..Default::default()
-    };
-    let mut admin = server.admin().tenant;
-    admin.delete_tenant(delete).await.unwrap();
-    let purge = PurgeTenantRequest {
-        tenant_id: "acme".into(),
-        ..Default::default()
-    };
-    admin.purge_tenant(purge).await.unwrap();
+    server.purge("acme").await;
     while fs::read_dir(stage.checkpoints.path().join(&id))
         .unwrap()
         .filter(|file| {
