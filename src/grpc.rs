@@ -45,7 +45,7 @@ pub use layer::Layer;
 pub use limits::InFlight;
 pub use routes::Routes;
 pub use state::{About, Api as StateApi};
-pub use status::{REASONS, status};
+pub use status::status;
 pub use tenant::TenantApi;
 
 /// The response metadata that tells of limits which a call passed in a mode that

@@ -3,7 +3,6 @@
 
 mod detail;
 mod partial;
-mod reasons;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,7 +15,6 @@ use tonic::{
 use tonic_types::pb;
 
 pub(super) use partial::partial;
-pub use reasons::REASONS;
 
 use self::detail::{any, bad_request, cut};
 use super::Context;

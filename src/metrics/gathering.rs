@@ -4,7 +4,8 @@ use std::{borrow::Cow, collections::BTreeMap, sync::atomic::Ordering, time::UNIX
 
 use super::{Metrics, Process, Said, Sources, family as f, sheet::Sheet};
 use crate::{
-    grpc::{CODE_NAMES, REASONS},
+    client::Reason,
+    grpc::CODE_NAMES,
     state::Outcome,
     store::Ended,
     tenant::traffic::{OTHER, Sums, Told},
@@ -58,8 +59,9 @@ impl Sources {
         sheet.one(&f::GRPC_CONNECTIONS, connections);
         sheet.one(&f::GRPC_IN_FLIGHT, self.in_flight.now());
         let refusals = self.calls.refusals();
-        for reason in REASONS {
-            let count = refusals.get(*reason).copied().unwrap_or_default();
+        for reason in Reason::ALL {
+            let reason = reason.as_str();
+            let count = refusals.get(reason).copied().unwrap_or_default();
             sheet.put(&f::GRPC_REFUSALS, [word(reason)], count);
         }
     }
