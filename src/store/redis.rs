@@ -4,7 +4,8 @@
 //!
 //! Every space is one hash tag and so one slot; commit.lua applies a batch and
 //! keeps the space's counters exact although Redis lets records expire in silence
-//! (its header tells how), and state.lua its meters. Rows of counters and windows
+//! (its header tells how), and state.lua its meters. Batches that come at the same time
+//! for one space travel together (group.rs). Rows of counters and windows
 //! are hashes, each moved by one script: tally.lua, lease.lua. The log of a space is a
 //! stream, appended to by commit.lua (see log.rs). What is read to be kept is read
 //! through tracked connections (tracking.rs). What a pinned space held is kept by
@@ -19,6 +20,7 @@ mod connection;
 mod fault;
 mod feed;
 mod gauges;
+mod group;
 mod inherit;
 mod keys;
 mod lease;
@@ -60,6 +62,7 @@ use self::{
     connection::Task,
     fault::Fault,
     feed::Feed,
+    group::Groups,
     pool::Pool,
     pulse::pulse,
     server::Shared,
@@ -114,6 +117,7 @@ impl Settings {
 /// The store on Redis. Its tasks end when it is dropped.
 pub struct Redis {
     pool: Arc<Pool>,
+    groups: Groups,
     shared: Arc<Shared>,
     feed: Feed,
     tracking: Option<Tracking>,
@@ -150,8 +154,10 @@ impl Redis {
         ));
         let tracking = watcher.map(|watcher| Tracking::open(&config, settings, &pool, watcher));
         let (feed, closed, settings) = (Feed::default(), AtomicBool::new(false), settings.clone());
+        let groups = Groups::new(Arc::clone(&pool), Arc::clone(&shared));
         Ok(Self {
             pool,
+            groups,
             shared,
             feed,
             tracking,

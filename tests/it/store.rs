@@ -9,6 +9,7 @@ mod embedded_meters;
 mod observed;
 mod redis_counting;
 mod redis_faults;
+mod redis_group;
 mod redis_index;
 mod redis_killed;
 mod redis_meters;

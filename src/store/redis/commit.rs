@@ -1,5 +1,5 @@
 //! Commits: a batch becomes the arguments of commit.lua. It does not know what
-//! the script answers; wire.rs reads that.
+//! the script answers, which wire.rs reads, nor what travels with it.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use super::{
     Redis,
     fault::Fault,
-    keys, log, reply,
+    group::Asked,
+    keys, log,
     state::State,
     wire::{self, Basis, Way},
 };
@@ -25,71 +26,9 @@ impl Redis {
         basis: Basis,
         way: Way,
     ) -> std::result::Result<Bytes, Fault> {
-        let mut all = keys::counters(space);
-        let generation = basis.generation();
-        all.extend(
-            batch
-                .writes
-                .iter()
-                .map(|write| keys::record(space, generation, &write.key)),
-        );
-        let mut indexes = Table::ALL.map(|table| (table, 0));
-        let mut changes = 0;
-        let heard = *space == Space::registry();
-        let mut options = BytesMut::with_capacity(wire::WRITE_BYTES * batch.writes.len());
-        let mut puts = false;
-        for write in &batch.writes {
-            let table = write.key.table;
-            let announced = heard && table.announced();
-            if announced && changes == 0 {
-                all.push(keys::changes());
-                changes = all.len();
-            }
-            let mut index = 0;
-            if table.ordered()
-                && let Some((_, known)) = indexes.iter_mut().find(|(indexed, _)| *indexed == table)
-            {
-                if *known == 0 {
-                    all.push(keys::index(space, table));
-                    *known = all.len();
-                    if table.passing() {
-                        all.push(keys::index_ends(space, table));
-                    }
-                }
-                index = *known;
-            }
-            puts |= matches!(write.action, Action::Put { .. });
-            wire::write(&mut options, write, index, announced);
-        }
-        // A space that is removed takes its log with it.
-        let mut log = 0;
-        if batch.note.is_some() || batch.step == Some(Step::Remove) {
-            all.push(keys::log(space));
-            log = all.len();
-        }
-        let note = batch
-            .note
-            .as_ref()
-            .map_or_else(Vec::new, |note| log::marked(note));
-        let mut args = Vec::with_capacity(1 + 2 * batch.writes.len());
-        args.push(wire::batch(batch, basis, way, (changes, log), &note));
-        let mut options = options.freeze();
-        for write in &batch.writes {
-            args.push(options.split_to(wire::WRITE_BYTES));
-            args.push(match &write.action {
-                Action::Put { value, .. } => value.clone(),
-                _ => Bytes::new(),
-            });
-        }
-        // What needs no memory goes on at maxmemory.
-        let scripts = &self.shared.scripts;
-        let script = if puts {
-            &scripts.commit
-        } else {
-            &scripts.release
-        };
-        let answer = self.pool.script(script, all, args).await?;
-        reply::bulk(answer).ok_or_else(|| Fault::Lost("the commit script answered no text".into()))
+        self.groups
+            .run(space, asked(space, batch, basis, way))
+            .await
     }
 
     /// Uncounts all that has ended, and tells the state then.
@@ -104,6 +43,71 @@ impl Redis {
                 return Ok(state);
             }
         }
+    }
+}
+
+/// A batch, as the commit script takes it.
+fn asked(space: &Space, batch: &Batch, basis: Basis, way: Way) -> Asked {
+    let generation = basis.generation();
+    let records = batch.writes.iter();
+    let records = records.map(|write| keys::record(space, generation, &write.key));
+    let mut all: Vec<Bytes> = records.collect();
+    // Places among the keys are counted from the first counter.
+    let add = |all: &mut Vec<Bytes>, key| {
+        all.push(key);
+        all.len() + keys::COUNTERS
+    };
+    let mut indexes = Table::ALL.map(|table| (table, 0));
+    let mut changes = 0;
+    let heard = *space == Space::registry();
+    let mut options = BytesMut::with_capacity(wire::WRITE_BYTES * batch.writes.len());
+    let mut puts = false;
+    for write in &batch.writes {
+        let table = write.key.table;
+        let announced = heard && table.announced();
+        if announced && changes == 0 {
+            changes = add(&mut all, keys::changes());
+        }
+        let mut index = 0;
+        if table.ordered()
+            && let Some((_, known)) = indexes.iter_mut().find(|(indexed, _)| *indexed == table)
+        {
+            if *known == 0 {
+                *known = add(&mut all, keys::index(space, table));
+                if table.passing() {
+                    all.push(keys::index_ends(space, table));
+                }
+            }
+            index = *known;
+        }
+        puts |= matches!(write.action, Action::Put { .. });
+        wire::write(&mut options, write, index, announced);
+    }
+    // A space that is removed takes its log with it.
+    let logs = batch.note.is_some() || batch.step == Some(Step::Remove);
+    let log = if logs {
+        add(&mut all, keys::log(space))
+    } else {
+        0
+    };
+    let note = batch
+        .note
+        .as_ref()
+        .map_or_else(Vec::new, |note| log::marked(note));
+    let mut args = Vec::with_capacity(1 + 2 * batch.writes.len());
+    args.push(wire::batch(batch, basis, way, (changes, log), &note));
+    let mut options = options.freeze();
+    for write in &batch.writes {
+        args.push(options.split_to(wire::WRITE_BYTES));
+        args.push(match &write.action {
+            Action::Put { value, .. } => value.clone(),
+            _ => Bytes::new(),
+        });
+    }
+    Asked {
+        keys: all,
+        args,
+        puts,
     }
 }
 

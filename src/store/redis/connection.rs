@@ -263,14 +263,9 @@ pub(super) async fn send(
 fn read(
     answer: std::result::Result<Resp3Frame, fred::error::Error>,
 ) -> std::result::Result<Resp3Frame, Fault> {
-    match answer {
-        Ok(Resp3Frame::SimpleError { data, .. }) => Err(Fault::answered(&data)),
-        Ok(Resp3Frame::BlobError { data, .. }) => {
-            Err(Fault::answered(&String::from_utf8_lossy(&data)))
-        }
-        Ok(frame) => Ok(frame),
-        Err(error) => Err(Fault::driver(&error)),
-    }
+    answer
+        .map_err(|error| Fault::driver(&error))
+        .and_then(reply::refused)
 }
 
 /// Keeps a connection, and says whether it can be used.

@@ -61,6 +61,9 @@ pub(super) fn kept_head(list: &[u8], name: &[u8]) -> Bytes {
     [list, b":t:", name].concat().into()
 }
 
+/// How many keys come before all others.
+pub(super) const COUNTERS: usize = 4;
+
 /// What commit.lua and reclaim.lua take before all other keys.
 pub(super) fn counters(space: &Space) -> Vec<Bytes> {
     vec![

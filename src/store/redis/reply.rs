@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fred::types::Resp3Frame;
 
-use super::fault;
+use super::fault::{self, Fault};
 use crate::store::Result;
 
 /// The bytes of a string answer.
@@ -13,6 +13,21 @@ pub(super) fn bulk(frame: Resp3Frame) -> Option<Bytes> {
         | Resp3Frame::SimpleString { data, .. }
         | Resp3Frame::VerbatimString { data, .. } => Some(data),
         _ => None,
+    }
+}
+
+/// The bytes that a script answered, or why it did not.
+pub(super) fn told(frame: Resp3Frame) -> std::result::Result<Bytes, Fault> {
+    let frame = refused(frame)?;
+    bulk(frame).ok_or_else(|| Fault::Lost("a script answered no text".into()))
+}
+
+/// An answer that is none of errors'.
+pub(super) fn refused(frame: Resp3Frame) -> std::result::Result<Resp3Frame, Fault> {
+    match frame {
+        Resp3Frame::SimpleError { data, .. } => Err(Fault::answered(&data)),
+        Resp3Frame::BlobError { data, .. } => Err(Fault::answered(&String::from_utf8_lossy(&data))),
+        frame => Ok(frame),
     }
 }
 

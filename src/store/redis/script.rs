@@ -49,6 +49,15 @@ const COMMIT: &str = concat!(
     include_str!("commit.lua")
 );
 
+const GROUP: &str = concat!(
+    include_str!("state.lua"),
+    include_str!("keep.lua"),
+    "local function apply(KEYS, ARGV)\n",
+    include_str!("commit.lua"),
+    "end\n",
+    include_str!("group.lua")
+);
+
 /// All scripts.
 #[derive(Debug)]
 pub(super) struct Scripts {
@@ -56,6 +65,10 @@ pub(super) struct Scripts {
     pub(super) commit: Script,
     /// A batch that puts nothing, and so goes on at maxmemory.
     pub(super) release: Script,
+    /// Several of the first kind, in one space.
+    pub(super) commits: Script,
+    /// Several of the second.
+    pub(super) releases: Script,
     pub(super) list: Script,
     pub(super) records: Script,
     pub(super) reclaim: Script,
@@ -81,6 +94,8 @@ impl Scripts {
         Self {
             commit: Script::new("", COMMIT),
             release: Script::new("allow-oom", COMMIT),
+            commits: Script::new("", GROUP),
+            releases: Script::new("allow-oom", GROUP),
             list: Script::new("no-writes", include_str!("list.lua")),
             records: Script::new("no-writes", include_str!("records.lua")),
             reclaim: Script::new(
@@ -124,10 +139,12 @@ impl Scripts {
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 17] {
+    pub(super) fn all(&self) -> [&Script; 19] {
         [
             &self.commit,
             &self.release,
+            &self.commits,
+            &self.releases,
             &self.list,
             &self.records,
             &self.reclaim,
