@@ -1,7 +1,7 @@
 # The commands of this repository; `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak staleness stampede checkpoint-kills drill restore-kills lint bench warm-rate warm-start reload-load tls-load access-cost tools
+.PHONY: help run test soak staleness stampede checkpoint-kills drill restore-kills lint bench warm-rate warm-start reload-load checkpoint-load tls-load access-cost tools
 
 # The last commit of main that is not the one being checked.
 base = $(shell for branch in origin/main main; do \
@@ -74,6 +74,11 @@ warm-start: ## Show hits near and at the origin around a restart; SEED=1 (about 
 reload-load: ## Show a load with and without a reload every second (about 3 minutes).
 	@tests/tools redis
 	cargo bench --bench rpc -- --part reload --rounds 5
+
+ENTRIES ?= 1000000
+checkpoint-load: ## Show a load with and without a checkpoint being taken; takes ENTRIES= (about 4 minutes).
+	@tests/tools redis
+	cargo bench --bench rpc -- --part checkpoint --rounds 5 --entries $(ENTRIES)
 
 tls-load: ## Show near hits in TLS beside the same in the clear (about 1 minute).
 	@tests/tools redis

@@ -23,6 +23,7 @@ use crate::{
     redis::Redis,
     report::{Sample, Subject},
     scenario,
+    slow::{self, Slow},
 };
 
 /// How many entries the tenant has.
@@ -33,8 +34,6 @@ const CALLS: usize = 400;
 const REST: Duration = Duration::from_millis(2);
 /// Tags and prefixes that the entries have, evenly.
 const KINDS: usize = 100;
-/// Redis notes commands that take longer, in microseconds.
-const SLOW_US: &str = "2000";
 /// A sweep that removes nothing for so long is taken to stand still. How long all of
 /// it takes depends on the machine: it rests as long as it works.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,9 +54,8 @@ pub struct Invalidation {
     pub calls: Vec<(&'static str, Sample)>,
     /// From the first call until nothing hidden was left, in seconds.
     pub swept_seconds: f64,
-    /// Commands of Redis meanwhile that took more than 2 ms; the longest, in
-    /// microseconds.
-    pub slow_commands: Option<(usize, u64)>,
+    /// Commands of Redis meanwhile that took more than 2 ms.
+    pub slow_commands: Option<Vec<Slow>>,
 }
 
 /// Measures both stores with few entries and with many.
@@ -93,9 +91,7 @@ async fn one(
     let key = scenario::create_tenant(process.address, "invalidated").await?;
     fill(process.address, &key, entries).await?;
     if let Some(redis) = redis {
-        redis.cli(&["config", "set", "slowlog-log-slower-than", SLOW_US]);
-        redis.cli(&["config", "set", "slowlog-max-len", "10000"]);
-        redis.cli(&["slowlog", "reset"]);
+        slow::watch(redis);
     }
     let mut line = Line::open(process.address).await?;
     let begun = Instant::now();
@@ -112,7 +108,7 @@ async fn one(
     let namespace = namespace.await.context("a namespace")?;
     swept(&mut line, &key).await.context("a sweep")?;
     let swept_seconds = begun.elapsed().as_secs_f64();
-    let slow_commands = redis.map(slow);
+    let slow_commands = redis.map(slow::all);
     // What is flushed as a whole is another mechanism, and another tenant.
     let key = scenario::create_tenant(process.address, "flushed").await?;
     fill(process.address, &key, entries).await?;
@@ -205,15 +201,4 @@ async fn swept(line: &mut Line, key: &str) -> Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// How many commands were slow, and how long the slowest took, in microseconds.
-fn slow(redis: &Redis) -> (usize, u64) {
-    let count = redis.cli(&["slowlog", "len"]).trim().parse();
-    // Of each: its number, when, how long, its arguments, and who sent it.
-    let script = "local longest = 0 \
-        for _, entry in ipairs(redis.call('SLOWLOG', 'GET', '-1')) do \
-        longest = math.max(longest, entry[3]) end return longest";
-    let longest = redis.cli(&["eval", script, "0"]).trim().parse();
-    (count.unwrap_or_default(), longest.unwrap_or_default())
 }

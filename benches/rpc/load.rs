@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use riptide_persistence::proto::v1::{CheckQuotaResponse, SetResponse};
@@ -50,7 +50,12 @@ pub enum Answers {
     Allowed,
     /// Anything, or a refusal for a quota or a rate.
     Refusable,
+    /// What this finds right, told which call it answers.
+    Right(Check),
 }
+
+/// Whether an answer is right, told which call it answers.
+pub type Check = Box<dyn Fn(usize, &Bytes) -> Result<()> + Send + Sync>;
 
 impl Work {
     /// Calls whose answers are what they are now, once `check` has approved each.
@@ -125,6 +130,17 @@ pub fn run(
     pressure: Pressure,
     watched: &[u32],
 ) -> Result<Tally> {
+    run_while(reach, work, pressure, watched, || true)
+}
+
+/// The same, for as long as `going` says so, which is asked all the time that counts.
+pub fn run_while(
+    reach: impl Into<Reach>,
+    work: &Arc<Work>,
+    pressure: Pressure,
+    watched: &[u32],
+    mut going: impl FnMut() -> bool,
+) -> Result<Tally> {
     let reach = reach.into();
     let shared: Vec<Arc<Shared>> = (0..THREADS).map(|_| Arc::default()).collect();
     let threads: Vec<_> = shared
@@ -161,7 +177,7 @@ pub fn run(
         .for_each(|shared| shared.counting.store(true, Relaxed));
     let (begin, calls_before, cpu_before) = (Instant::now(), count(), cpu());
     let end = begin + pressure.time;
-    while Instant::now() < end && !threads.iter().any(thread::JoinHandle::is_finished) {
+    while Instant::now() < end && !threads.iter().any(thread::JoinHandle::is_finished) && going() {
         thread::sleep(Duration::from_millis(20).min(end.saturating_duration_since(Instant::now())));
     }
     let (seconds, calls_after, cpu_after) = (begin.elapsed().as_secs_f64(), count(), cpu());
@@ -325,6 +341,9 @@ async fn call(
                 "call {index} was not allowed"
             ),
             Answers::Refusable => {}
+            Answers::Right(right) => {
+                right(index, &answer).with_context(|| format!("call {index}"))?;
+            }
         }
         shared.calls.fetch_add(1, Relaxed);
         if shared.counting.load(Relaxed) {

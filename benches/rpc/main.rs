@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, unreachable_pub, missing_docs)]
 
 mod access;
+mod checkpoint;
 mod idle;
 mod invalidate;
 mod line;
@@ -24,6 +25,10 @@ mod redis;
 mod reload;
 mod report;
 mod scenario;
+#[path = "../../src/store/redis/script.rs"]
+#[allow(dead_code)] // its names are what is wanted here
+mod script;
+mod slow;
 mod tls;
 #[path = "../../src/server/turn.rs"]
 #[allow(unused_imports, dead_code)] // its tests run with the server's
@@ -55,6 +60,9 @@ struct Arguments {
     /// Only this part, beside or instead of the closed loops; can be given many times.
     #[arg(long, value_enum)]
     part: Vec<Part>,
+    /// Entries of 1 KiB that a checkpoint is taken of.
+    #[arg(long, default_value_t = 1_000_000)]
+    entries: usize,
     #[command(flatten)]
     choice: Choice,
     /// Serve as a twin instead: `default` or `per-core`.
@@ -79,6 +87,8 @@ enum Part {
     Invalidate,
     /// A load while the configuration is reloaded: only where it is named.
     Reload,
+    /// A load while a checkpoint is taken: only where it is named.
+    Checkpoint,
     /// What it costs to tell of calls: only where it is named.
     Access,
     /// Near hits in TLS, beside the same in the clear: only where it is named.
@@ -172,13 +182,7 @@ fn measure(
     let on_redis_far = Process::server(&On::RedisFar(&url), &far, &log)?;
     let default = Process::twin("default")?;
     let per_core = Process::twin("per-core")?;
-    let redis_pid: u32 = redis
-        .cli(&["info", "server"])
-        .lines()
-        .find_map(|line| line.strip_prefix("process_id:"))
-        .context("Redis tells its process id")?
-        .trim()
-        .parse()?;
+    let redis_pid = slow::pid(&redis)?;
 
     let subjects = [
         (Subject::Redis, &on_redis, Some(redis_pid)),
@@ -206,6 +210,11 @@ fn measure(
     if arguments.part.contains(&Part::Reload) {
         let reloads = reload::measure(scratch.path(), &log, rounds, pressure)?;
         report.reloads = Some(reloads);
+    }
+    if arguments.part.contains(&Part::Checkpoint) {
+        let (scratch, entries) = (scratch.path(), arguments.entries);
+        let taken = checkpoint::measure(scratch, &log, rounds, pressure, entries)?;
+        report.checkpoints = Some(taken);
     }
     if arguments.part.contains(&Part::Access) {
         report.access = Some(access::measure(scratch.path(), rounds, pressure)?);

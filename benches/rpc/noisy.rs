@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::{
     line::Call,
     load::{self, Answers, Pressure, Work},
-    report::Sample,
+    report::{Sample, form::median},
     scenario,
 };
 
@@ -102,4 +102,20 @@ pub fn measure(address: SocketAddr, rounds: usize, pressure: Pressure) -> Result
         }
     }
     Ok(noisy)
+}
+
+impl Noisy {
+    /// The medians, and the median of their ratios.
+    pub fn told(&self) -> String {
+        let p99 = |samples: &[Sample]| median(samples.iter().map(|sample| sample.p99_ms));
+        let pairs = self.quiet.iter().zip(&self.beside);
+        format!(
+            "alone {:.2} ms, beside {:.2} ms: x{:.2} ({} of {} noisy calls refused)",
+            p99(&self.quiet),
+            p99(&self.beside),
+            median(pairs.map(|(quiet, beside)| beside.p99_ms / quiet.p99_ms)),
+            self.refused,
+            self.noise,
+        )
+    }
 }

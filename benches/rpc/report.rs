@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use self::form::{cores, median, table};
 use crate::{
-    access::Access, idle::Idle, invalidate::Invalidation, load::Tally, noisy::Noisy,
-    reload::Reloads, scenario::BATCH, tls::Tls,
+    access::Access, checkpoint::Checkpoints, idle::Idle, invalidate::Invalidation, load::Tally,
+    noisy::Noisy, reload::Reloads, scenario::BATCH, slow, tls::Tls,
 };
 
 /// What is measured.
@@ -89,22 +89,6 @@ impl Sample {
     }
 }
 
-impl Noisy {
-    /// The medians, and the median of their ratios.
-    fn told(&self) -> String {
-        let p99 = |samples: &[Sample]| median(samples.iter().map(|sample| sample.p99_ms));
-        let pairs = self.quiet.iter().zip(&self.beside);
-        format!(
-            "alone {:.2} ms, beside {:.2} ms: x{:.2} ({} of {} noisy calls refused)",
-            p99(&self.quiet),
-            p99(&self.beside),
-            median(pairs.map(|(quiet, beside)| beside.p99_ms / quiet.p99_ms)),
-            self.refused,
-            self.noise,
-        )
-    }
-}
-
 impl Invalidation {
     fn rows(&self, row: &mut impl FnMut(&str, Subject, String, &str)) {
         for (named, sample) in &self.calls {
@@ -117,8 +101,9 @@ impl Invalidation {
         }
         let slow = self
             .slow_commands
-            .map_or_else(String::new, |(count, longest_us)| {
-                format!(", {count} commands over 2 ms, longest {longest_us} us")
+            .as_ref()
+            .map_or_else(String::new, |slow| {
+                format!(", commands over 2 ms: {}", slow::told(slow.iter()))
             });
         let told = format!("{:.1} s{slow}", self.swept_seconds);
         row(
@@ -149,6 +134,8 @@ pub struct Report {
     pub invalidations: Vec<Invalidation>,
     /// A load while the configuration is reloaded.
     pub reloads: Option<Reloads>,
+    /// A load while a checkpoint is taken.
+    pub checkpoints: Option<Checkpoints>,
     /// What TLS costs.
     pub tls: Option<Tls>,
     pub access: Option<Access>,
@@ -361,9 +348,10 @@ impl Report {
             let _ = writeln!(text, "{others}");
         }
         let reloads = self.reloads.as_ref().map(Reloads::table);
+        let checkpoints = self.checkpoints.as_ref().map(Checkpoints::table);
         let access = self.access.as_ref().map(Access::table);
         let tls = self.tls.as_ref().map(Tls::table);
-        for part in [reloads, access, tls].into_iter().flatten() {
+        for part in [reloads, checkpoints, access, tls].into_iter().flatten() {
             let _ = writeln!(text, "{part}");
         }
         text
