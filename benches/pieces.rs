@@ -14,16 +14,19 @@ use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::FutureExt;
 use riptide_persistence::{
+    cache::{Cache, Condition, Freshness, Memory, Set},
     codec::{
         Entry, Frame, HEAD_BYTES, Head, Keyring, Place,
         seal::{DataKey, Key},
     },
     config::{self, Compression},
+    grpc::{Figures, METHODS},
     store::{Handle, Incarnation, embedded::Embedded},
     tenant::{Access, Accounts, Change, Counts, Directory, NewTenant, Tenancy, Tenants, Terms},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::{Builder, Runtime};
+use tonic::Code;
 
 const SIZES: [usize; 4] = [100, 1 << 10, 64 << 10, 1 << 20];
 
@@ -211,6 +214,51 @@ fn counting(c: &mut Criterion) {
     });
 }
 
+/// What a call adds to the figures that `/metrics` tells, which cannot be switched off,
+/// beside what it counts in: an entry read near, by the cache alone.
+fn figures(c: &mut Criterion) {
+    let stripe = Figures::default().stripe();
+    let get = METHODS.iter().find(|method| method.name == "Get").unwrap();
+    let began = Instant::now();
+    c.bench_function("counting/figures of a call", |bench| {
+        bench.iter(|| {
+            stripe.begin(black_box(get.place));
+            stripe.end(get.place, Code::Ok, began.elapsed(), black_box([1, 1]));
+        });
+    });
+
+    let settings = config::Config::defaults().cache;
+    let memory = Arc::new(Memory::new(&settings.near));
+    let store = Embedded::in_memory().unwrap().watched_by(memory.clone());
+    let cache = Cache::new(Arc::new(store), memory.clone(), Arc::new(settings));
+    let account = Accounts::default().of(Incarnation::random());
+    let tenancy = Tenancy::on(Arc::new(Terms::unlimited("acme", account)));
+    let value = noise(1024);
+    let (fresh, set) = (Freshness::default(), set("user:1234567", &value));
+    let runtime = runtime();
+    runtime.block_on(cache.set(&tenancy, "", &set)).unwrap();
+    let read = || cache.get(&tenancy, "", set.key, &fresh);
+    while memory.near().unwrap().size().0 == 0 {
+        runtime.block_on(read()).unwrap();
+    }
+    c.bench_function("near hit of the cache", |bench| {
+        bench.iter(|| black_box(read().now_or_never().unwrap().unwrap()));
+    });
+}
+
+fn set<'a>(key: &'a str, value: &'a [u8]) -> Set<'a> {
+    Set {
+        key,
+        value,
+        ttl_ms: None,
+        content_type: "",
+        tags: &[],
+        condition: Some(Condition::None),
+        if_version: 0,
+        lease_token: "",
+    }
+}
+
 fn limited() -> config::Plan {
     config::Plan {
         quotas: config::Quotas {
@@ -221,5 +269,5 @@ fn limited() -> config::Plan {
     }
 }
 
-criterion_group!(pieces, frames, heads, admission, counting);
+criterion_group!(pieces, frames, heads, admission, counting, figures);
 criterion_main!(pieces);

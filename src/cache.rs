@@ -16,6 +16,7 @@
 //! there if the store vouches, at that moment, for what was read of it and for the
 //! snapshot that it is seen under.
 
+mod doings;
 mod entry;
 mod floors;
 mod flush;
@@ -42,13 +43,14 @@ mod write;
 
 use std::sync::Arc;
 
+pub use doings::Group;
 pub use entry::{Condition, Consistency, Entry, Freshness, Set, Touched, Written};
 pub use flush::{Flushed, Invalidation};
 pub use gone::Gone;
 pub use lease::{LEASE_MS, Leased, Refill};
 pub use list::{KeyInfo, Listing, Range};
 pub use memory::Memory;
-pub use near::{Hot, Near};
+pub use near::{Hot, Left, Near};
 pub use note::Change;
 pub use recall::Pulled;
 pub use rules::{DEFAULT_NAMESPACE, MAX_KEY_BYTES, stats_namespace};
@@ -69,6 +71,8 @@ pub struct Cache {
     settings: config::Live<config::Cache>,
     /// Of this core.
     flights: Arc<lease::Flights>,
+    /// What this core did.
+    doings: Arc<doings::Doings>,
 }
 
 impl Cache {
@@ -80,6 +84,7 @@ impl Cache {
     ) -> Self {
         Self {
             store,
+            doings: memory.doings.place(),
             memory,
             settings: settings.into(),
             flights: Arc::default(),

@@ -34,8 +34,8 @@ pub use self::{
 use crate::{
     cache::Memory,
     grpc::{self, About, CODE_NAMES, Health, InFlight},
-    state::{Configuration, checkpoint::Tally},
-    store::{Counters, Gauges, Handle},
+    state::{Configuration, checkpoint::Tally, session},
+    store::{Counters, Gauges, Handle, Handles},
     tenant::{Directory, Tenants},
 };
 
@@ -68,6 +68,10 @@ pub struct Sources {
     pub configuration: Arc<Configuration>,
     /// Calls to the store, by all who make them.
     pub counters: Vec<Arc<Counters>>,
+    /// The handles that are held to the store.
+    pub handles: Arc<Handles>,
+    /// How many sessions were created and terminated.
+    pub sessions: Arc<session::Tally>,
     /// How checkpoints and restores ended.
     pub checkpoints: Arc<Tally>,
     /// The runtimes of the process.

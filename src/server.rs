@@ -39,7 +39,12 @@ use crate::{
     config::{self, Config, Loaded, Sources},
     grpc::{About, Figures, Health, InFlight, Stage},
     metrics::Runtimes,
-    state::{Configuration, checkpoint::Tally, objects::Objects, session::Sessions},
+    state::{
+        Configuration,
+        checkpoint::Tally,
+        objects::Objects,
+        session::{self, Sessions},
+    },
     store::{self, Counters, Watcher},
     tenant::{Directory, Masters, Tenants, elsewhere},
     trace::{Spans, Tracer},
@@ -116,6 +121,8 @@ struct Parts {
     configuration: Arc<Configuration>,
     live: Arc<live::Parts>,
     stores: Stores,
+    /// Those that are held to it.
+    handles: Arc<store::Handles>,
     admin_key: SecretString,
     health: Arc<Health>,
     about: About,
@@ -136,6 +143,8 @@ struct Parts {
     calls: Arc<Figures>,
     /// How checkpoints and restores ended.
     checkpoints: Arc<Tally>,
+    /// How many sessions were created and terminated.
+    sessions: Arc<session::Tally>,
     /// How many connections are open.
     connections: Arc<AtomicUsize>,
     runtimes: Arc<Runtimes>,
@@ -176,6 +185,7 @@ impl Parts {
     /// The sessions, by way of this handle to their store.
     fn sessions(&self, store: store::Handle) -> Sessions {
         Sessions::new(store, self.live.session.clone(), self.live.cache.clone())
+            .counted(self.sessions.clone())
     }
 }
 
@@ -233,6 +243,7 @@ impl Server {
         let follower = move |in_force: &_| told.tell(in_force);
         let parts = Parts {
             stores,
+            handles: Arc::default(),
             admin_key,
             health,
             configuration: Arc::new(Configuration::new(loaded, sources, follower)),
@@ -251,6 +262,7 @@ impl Server {
             own_counters: Arc::default(),
             calls: Arc::default(),
             checkpoints: Arc::default(),
+            sessions: Arc::default(),
             connections: Arc::default(),
             runtimes: Arc::default(),
             forgetting: Arc::default(),

@@ -79,6 +79,7 @@ mod misuse;
 mod observed;
 mod pin;
 mod space;
+mod ties;
 mod usage;
 mod watch;
 
@@ -99,6 +100,7 @@ pub use meter::{
 pub use observed::{Calls, Counters, Elapsed, Ended, Observed, deadline, with_deadline};
 pub use pin::{Keep, MAX_PINS, PINNED_PAGE_BYTES, Pin, PinnedPage, PinnedRecord, Pinning};
 pub use space::{Incarnation, Key, METER_SPACES, Space, Table, View};
+pub use ties::{Connections, Handles, Ties};
 pub use usage::{Audit, HEAD_BYTES, MAX_EXPIRE_MS, Usage, bucket_ms, charge};
 pub use watch::{STALENESS, Vouch, Watch, Watched, Watcher};
 
@@ -204,6 +206,12 @@ pub trait Store: Send + Sync + 'static {
     /// What the store says of itself, summed over its primaries; counts as a ping.
     /// Bounded by a second.
     async fn gauges(&self) -> Result<Gauges>;
+
+    /// How this handle is tied to the store at this moment; unless it is overridden, by
+    /// nothing. Needs no trip.
+    fn ties(&self) -> Ties {
+        Ties::default()
+    }
 
     /// The store's clock, in milliseconds since 1970, without a round trip: exact
     /// to about a round trip's half. Before the first contact it is the machine's.

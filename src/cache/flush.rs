@@ -7,6 +7,7 @@
 
 use super::{
     Cache,
+    doings::Doing,
     floors::{Floors, MAX_FLOORS, Target},
     note,
     precedence::Precedence,
@@ -125,6 +126,7 @@ impl Cache {
         let existed = |outcome: &&Outcome| matches!(outcome, Outcome::Done { existed: true, .. });
         let invalidated = applied.outcomes.iter().filter(existed).count() as u64;
         tenancy.count_written(namespace, &invalidates(invalidated));
+        self.doings.count(Doing::KeysInvalidated);
         Ok(Flushed {
             invalidated,
             generation: applied.view.generation,
@@ -222,6 +224,11 @@ impl Cache {
                     self.keep(tenancy, applied.view, floors.into());
                     // Its entries are counted as they are reclaimed.
                     tenancy.count_written(namespace, &invalidates(0));
+                    self.doings.count(match target {
+                        Target::Prefix(_) => Doing::PrefixInvalidated,
+                        Target::Tags(_) => Doing::TagsInvalidated,
+                        Target::All => Doing::NamespaceInvalidated,
+                    });
                     return Ok(Flushed {
                         invalidated: 0,
                         generation: applied.view.generation,
@@ -278,6 +285,7 @@ impl Cache {
                     floors.settle(version(&applied)?);
                     self.keep(tenancy, applied.view, floors.into());
                     tenancy.count_written(EVERY, &invalidates(applied.usage.entries));
+                    self.doings.count(Doing::TenantInvalidated);
                     return Ok(Flushed {
                         invalidated: applied.usage.entries,
                         generation: applied.view.generation,

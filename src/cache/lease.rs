@@ -29,6 +29,7 @@ pub(super) use self::{
 };
 use super::{
     Cache, Entry, Freshness,
+    doings::Doing,
     floors::NO_TAGS,
     recall::Recall,
     refusal::refused,
@@ -121,6 +122,7 @@ impl Cache {
         let fresh = Freshness::default();
         if let Recall::Near(entry) = self.recall(tenancy, namespace, key, &fresh) {
             tenancy.count_read(namespace, counts(key, Some(&entry), true));
+            self.doings.count(Doing::LeaseUnneeded);
             return Ok(Leased::Entry(entry));
         }
 
@@ -138,11 +140,13 @@ impl Cache {
         let lost = || store::Error::Unavailable("the way to the store was broken off".into());
         let found = answer.await.map_err(|_| lost())??;
         let leased = self.tell(tenancy, namespace, key, refill, found)?;
-        let entry = match &leased {
-            Leased::Entry(entry) => Some(entry),
-            Leased::Refill(_) => None,
-            Leased::Wait { stale, .. } => stale.as_ref(),
+        let (entry, doing) = match &leased {
+            Leased::Entry(entry) => (Some(entry), Doing::LeaseUnneeded),
+            Leased::Refill(_) => (None, Doing::LeaseGranted),
+            Leased::Wait { stale: None, .. } => (None, Doing::LeaseAwaited),
+            Leased::Wait { stale, .. } => (stale.as_ref(), Doing::LeaseWithStale),
         };
+        self.doings.count(doing);
         tenancy.count_read(namespace, counts(key, entry, false));
         Ok(leased)
     }

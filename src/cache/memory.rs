@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{
+    doings::{AllDoings, Group},
     floors::Floors,
     near::{Leaving, Near},
     snapshot::Snapshots,
@@ -23,6 +24,8 @@ pub struct Memory {
     pub(super) near: Option<Near>,
     /// Those who are told of changes.
     pub(super) watches: Arc<Watches>,
+    /// What was done to them.
+    pub(super) doings: AllDoings,
 }
 
 impl Memory {
@@ -32,12 +35,24 @@ impl Memory {
             snapshots: Snapshots::default(),
             near: settings.enabled.then(|| Near::new(settings.max_bytes)),
             watches: Arc::default(),
+            doings: AllDoings::default(),
         }
     }
 
     /// The entries kept near; `None` where that is switched off.
     pub fn near(&self) -> Option<&Near> {
         self.near.as_ref()
+    }
+
+    /// How many watch a tenant's changes.
+    pub fn watchers(&self) -> usize {
+        self.watches.watchers()
+    }
+
+    /// What was done to caches that no account tells of: its group, its name in it, and
+    /// how often.
+    pub fn doings(&self) -> Vec<(Group, &'static str, u64)> {
+        self.doings.sums()
     }
 
     /// To be held by whoever commits these writes; see [`Near::leaving`].

@@ -28,6 +28,7 @@ use bytes::Bytes;
 
 pub(super) use self::flight::Turn;
 pub use self::hottest::Hot;
+pub use self::shard::Left;
 use self::shard::{Shard, Slot};
 use super::Entry;
 use crate::store::{Space, Vouch, Write};
@@ -272,6 +273,16 @@ impl Near {
         self.shards.iter().map(lock).fold((0, 0), |sum, shard| {
             let (entries, bytes) = shard.size();
             (sum.0 + entries as u64, sum.1 + bytes as u64)
+        })
+    }
+
+    /// How many entries have left since it was made, by why. Those that were at their
+    /// end, or hidden by a floor, are not among them.
+    pub fn left(&self) -> Left {
+        let each = self.shards.iter().map(|shard| lock(shard).left);
+        each.fold(Left::default(), |sum, shard| Left {
+            evicted: sum.evicted + shard.evicted,
+            told: sum.told + shard.told,
         })
     }
 

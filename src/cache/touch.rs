@@ -2,6 +2,7 @@
 
 use super::{
     Cache, Touched,
+    doings::Doing,
     refusal::{refused, unasked},
     rules,
     rules::At,
@@ -50,6 +51,9 @@ impl Cache {
                 existed, expire_ms, ..
             } => {
                 tenancy.count_written(namespace, &Deeds::default());
+                if existed {
+                    self.doings.count(Doing::Touched);
+                }
                 Ok(Touched {
                     found: existed,
                     expire_ms: expire_ms.filter(|_| existed),

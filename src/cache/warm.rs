@@ -15,7 +15,12 @@ use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 
 use self::queue::{Piece, Queue, What};
-use super::{Cache, Condition, Pulled, Set, rules, rules::At};
+use super::{
+    Cache, Condition, Pulled, Set,
+    doings::{Doing, Doings},
+    rules,
+    rules::At,
+};
 use crate::{
     error::{Error, Result, Violations},
     tenant::{Counts, Tenancy},
@@ -143,7 +148,7 @@ impl Cache {
             tokio::select! {
                 Some(Landed { piece, done }) = flying.next() => {
                     queue.land(&piece);
-                    if let Err(error) = warmed.tally(piece, done) {
+                    if let Err(error) = warmed.tally(piece, done, &self.doings) {
                         // Nothing behind it counts, though it may be stored too.
                         while flying.next().await.is_some() {}
                         return (warmed, Err(error));
@@ -236,21 +241,28 @@ impl Cache {
 
 impl Warmed {
     /// Counts what became of a piece, all pieces before it being counted.
-    fn tally(&mut self, piece: Piece, done: Result<Vec<Result<Done>>>) -> Result<()> {
+    fn tally(
+        &mut self,
+        piece: Piece,
+        done: Result<Vec<Result<Done>>>,
+        doings: &Doings,
+    ) -> Result<()> {
         for (key, done) in piece.what.into_keys().zip(done?) {
             let item = self.items();
-            match done {
-                Ok(Done::Stored) => self.stored += 1,
-                Ok(Done::Pulled) => self.pulled += 1,
-                Ok(Done::NotKept) => self.not_kept += 1,
-                Ok(Done::Missing) => self.missing += 1,
+            let (sum, doing) = match done {
+                Ok(Done::Stored) => (&mut self.stored, Doing::Stored),
+                Ok(Done::Pulled) => (&mut self.pulled, Doing::Pulled),
+                Ok(Done::NotKept) => (&mut self.not_kept, Doing::NotKept),
+                Ok(Done::Missing) => (&mut self.missing, Doing::Missing),
                 Err(error) => {
-                    self.failed += 1;
                     if self.failures.len() < TOLD {
                         self.failures.push(Failed { item, key, error });
                     }
+                    (&mut self.failed, Doing::Failed)
                 }
-            }
+            };
+            *sum += 1;
+            doings.count(doing);
         }
         Ok(())
     }

@@ -150,15 +150,16 @@ impl Default for Stripe {
 }
 
 impl Stripe {
-    /// Counts that a call begins.
-    pub(super) fn begin(&self, place: usize) {
+    /// Counts that a call begins of the RPC at this place of the table, which is that of
+    /// [`METHODS`] and more.
+    pub fn begin(&self, place: usize) {
         if let Some(row) = self.rows.get(place) {
             row.started.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Counts how a call ended, and how many messages it received and sent.
-    pub(super) fn end(&self, place: usize, code: Code, took: Duration, [received, sent]: [u64; 2]) {
+    pub fn end(&self, place: usize, code: Code, took: Duration, [received, sent]: [u64; 2]) {
         let Some(row) = self.rows.get(place) else {
             return;
         };

@@ -4,10 +4,11 @@ use std::{borrow::Cow, collections::BTreeMap, sync::atomic::Ordering, time::UNIX
 
 use super::{Metrics, Process, Said, Sources, family as f, sheet::Sheet};
 use crate::{
+    cache::{Group, Near},
     client::Reason,
     grpc::CODE_NAMES,
     state::Outcome,
-    store::Ended,
+    store::{Connections, Ended},
     tenant::traffic::{OTHER, Sums, Told},
 };
 
@@ -25,10 +26,12 @@ impl Metrics {
         sources.tenants(&mut sheet);
         sources.caches(&mut sheet);
         sources.store(&mut sheet, said);
+        sources.ties(&mut sheet);
         sources.limits(&mut sheet);
         sources.configuration(&mut sheet);
         sources.checkpoints(&mut sheet);
         sources.audit(&mut sheet);
+        sources.sessions(&mut sheet);
         sources.whole(&mut sheet);
         process(&mut sheet);
         sheet
@@ -105,7 +108,20 @@ impl Sources {
         for (kind, count) in [("set", deeds.sets), ("delete", deeds.deletes)] {
             sheet.put(&f::CACHE_WRITES, [word(kind)], count);
         }
+        for (group, name, count) in self.memory.doings() {
+            let family = match group {
+                Group::Writes => &f::CACHE_WRITES,
+                Group::Invalidations => &f::CACHE_INVALIDATIONS,
+                Group::Leases => &f::CACHE_LEASES,
+                Group::Warmed => &f::CACHE_WARMED,
+            };
+            sheet.put(family, [word(name)], count);
+        }
+        sheet.one(&f::CACHE_WATCHERS, self.memory.watchers());
         let near = self.memory.near();
+        let left = near.map(Near::left).unwrap_or_default();
+        sheet.one(&f::CACHE_NEAR_EVICTIONS, left.evicted);
+        sheet.one(&f::CACHE_NEAR_INVALIDATIONS, left.told);
         let (entries, bytes) = near.map_or((0, 0), |near| near.size());
         sheet.one(&f::CACHE_NEAR_ENTRIES, entries);
         sheet.one(&f::CACHE_NEAR_BYTES, bytes);
@@ -163,6 +179,18 @@ impl Sources {
         }
     }
 
+    /// How all cores are tied to the store.
+    fn ties(&self, sheet: &mut Sheet) {
+        let ties = self.handles.ties();
+        if self.memory.near().is_some() {
+            sheet.one(&f::CACHE_NEAR_VOUCHED, ties.vouches);
+        }
+        for Connections { role, open, remade } in ties.connections {
+            sheet.put(&f::REDIS_CONNECTIONS, [word(role)], open);
+            sheet.put(&f::REDIS_RECONNECTS, [word(role)], remade);
+        }
+    }
+
     fn limits(&self, sheet: &mut Sheet) {
         for (metric, [refused, warned]) in self.directory.traffic().limits() {
             sheet.put(&f::QUOTA_REFUSALS, [word(metric)], refused);
@@ -215,6 +243,13 @@ impl Sources {
         let events = self.directory.audit().counts();
         sheet.put(&f::AUDIT, [word("kept")], events.kept);
         sheet.put(&f::AUDIT, [word("lost")], events.lost);
+    }
+
+    fn sessions(&self, sheet: &mut Sheet) {
+        sheet.one(&f::SESSIONS_CREATED, self.sessions.creations());
+        for (cause, count) in self.sessions.terminations() {
+            sheet.put(&f::SESSIONS_TERMINATED, [word(cause)], count);
+        }
     }
 
     fn whole(&self, sheet: &mut Sheet) {

@@ -41,7 +41,7 @@ pub(super) fn start(
     let runtime = Builder::new_current_thread().enable_all().build();
     spawn("background".to_owned(), runtime, async move {
         parts.runtimes.add("background");
-        let store = match parts.stores.handle(parts.own_counters.clone()) {
+        let store = match parts.store(&parts.own_counters) {
             Ok(store) => store,
             Err(error) => return tracing::error!(%error, "background not built"),
         };
@@ -108,6 +108,8 @@ fn sources(parts: &Parts, tenants: Tenants) -> Sources {
         directory: parts.directory.clone(),
         memory: parts.memory.clone(),
         configuration: parts.configuration.clone(),
+        handles: parts.handles.clone(),
+        sessions: parts.sessions.clone(),
         counters: vec![parts.counters.clone(), parts.own_counters.clone()],
         checkpoints: parts.checkpoints.clone(),
         runtimes: parts.runtimes.clone(),

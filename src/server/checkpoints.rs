@@ -79,7 +79,7 @@ pub(super) async fn start(
     let runtime = Builder::new_current_thread().enable_all().build();
     let end = spawn("checkpoints".to_owned(), runtime, async move {
         parts.runtimes.add("checkpoints");
-        let store = match parts.stores.handle(parts.own_counters.clone()) {
+        let store = match parts.store(&parts.own_counters) {
             Ok(store) => store,
             Err(error) => return tracing::error!(%error, "checkpoints not built"),
         };

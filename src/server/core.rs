@@ -102,7 +102,7 @@ async fn serve(
     mut sockets: mpsc::UnboundedReceiver<Socket>,
 ) {
     parts.runtimes.add(index.to_string());
-    let built = parts.stores.handle(parts.counters.clone());
+    let built = parts.store(&parts.counters);
     let built = built
         .map_err(crate::error::Error::from)
         .and_then(|store| Ok((layer(&parts, &store, keeping)?, store)));

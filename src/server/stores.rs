@@ -4,7 +4,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Error, Result};
+use super::{Error, Parts, Result};
 use crate::{
     config::{Backend, Config},
     store::{
@@ -55,7 +55,7 @@ impl Stores {
     }
 
     /// A handle for the runtime it is called in, counting its calls.
-    pub(super) fn handle(&self, counters: Arc<Counters>) -> store::Result<Handle> {
+    fn handle(&self, counters: Arc<Counters>) -> store::Result<Handle> {
         let store: Handle = match self {
             Self::Embedded(store) => store.clone(),
             Self::Redis(settings, watcher) => {
@@ -79,6 +79,15 @@ impl Stores {
             Self::Embedded(store) => end(store).await,
             Self::Redis(..) => {}
         }
+    }
+}
+
+impl Parts {
+    /// A handle to the store for the runtime it is called in, counting its calls.
+    pub(super) fn store(&self, counters: &Arc<Counters>) -> store::Result<Handle> {
+        let handle = self.stores.handle(counters.clone())?;
+        self.handles.add(&handle);
+        Ok(handle)
     }
 }
 

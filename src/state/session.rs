@@ -14,8 +14,9 @@ mod listing;
 mod mask;
 mod record;
 mod rules;
+mod tally;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 
@@ -25,6 +26,7 @@ pub use self::{
     id::SessionId,
     listing::{Listing, Range},
     rules::NewSession,
+    tally::Tally,
 };
 use crate::{
     config::{self, Live},
@@ -103,6 +105,7 @@ pub struct Sessions {
     settings: Live<config::Session>,
     /// Their compression is that of entries.
     cache: Live<config::Cache>,
+    tally: Arc<Tally>,
 }
 
 impl Sessions {
@@ -116,7 +119,14 @@ impl Sessions {
             store,
             settings: settings.into(),
             cache: cache.into(),
+            tally: Arc::default(),
         }
+    }
+
+    /// The same sessions, counted here.
+    #[must_use]
+    pub fn counted(self, tally: Arc<Tally>) -> Self {
+        Self { tally, ..self }
     }
 
     /// A session; that is no activity.

@@ -55,7 +55,7 @@ use self::{
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Keep, Key, Lease, Leased, Meters,
     Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed, Result, Row,
-    Space, Store, Table, Tallied, Tally, Unit, Usage, Watch, Watched, Watcher, misuse,
+    Space, Store, Table, Tallied, Tally, Ties, Unit, Usage, Vouch, Watch, Watched, Watcher, misuse,
 };
 
 /// Requests that may wait for the writer.
@@ -82,6 +82,14 @@ struct Shared {
     /// Who is told of changes.
     watcher: OnceLock<Arc<dyn Watcher>>,
     watch: Arc<Watch>,
+}
+
+impl Shared {
+    /// A promise on what is read from now on, where somebody is told of changes.
+    fn vouch(&self) -> Option<Vouch> {
+        let told = self.watcher.get().is_some();
+        told.then(|| self.watch.vouch()).flatten()
+    }
 }
 
 impl Embedded {
@@ -175,8 +183,7 @@ impl Store for Embedded {
     async fn read_watched(&self, space: &Space, generation: u64, keys: &[Key]) -> Result<Watched> {
         // The promise comes first: what is broken off while the records are read
         // does not hold for them.
-        let told = self.shared.watcher.get().is_some();
-        let vouch = told.then(|| self.shared.watch.vouch()).flatten();
+        let vouch = self.shared.vouch();
         let read = self.read(space, generation, keys).await?;
         Ok(Watched { read, vouch })
     }
@@ -306,6 +313,13 @@ impl Store for Embedded {
     async fn gauges(&self) -> Result<Gauges> {
         let file = self.shared.file.as_deref();
         self.look(|snapshot, _| snapshot.gauges(file)).await
+    }
+
+    fn ties(&self) -> Ties {
+        Ties {
+            vouches: self.shared.vouch().is_some(),
+            ..Ties::default()
+        }
     }
 
     fn now_ms(&self) -> u64 {

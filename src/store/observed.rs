@@ -18,7 +18,7 @@ pub use self::counters::{Calls, Counters, Ended};
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Keep, Key, Lease, Leased,
     Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed,
-    Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage, Watched,
+    Result, Row, Space, Store, Table, Tallied, Tally, Ties, Unit, Usage, Watched,
 };
 use crate::trace::Step;
 
@@ -239,6 +239,10 @@ impl Store for Observed {
     async fn gauges(&self) -> Result<Gauges> {
         let call = self.store.gauges();
         watch("gauges", self.backend(), &self.counters.ping, ok, call).await
+    }
+
+    fn ties(&self) -> Ties {
+        self.store.ties()
     }
 
     fn now_ms(&self) -> u64 {

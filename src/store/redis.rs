@@ -39,6 +39,7 @@ mod server;
 mod slots;
 mod state;
 mod tally;
+mod ties;
 mod tls;
 mod tracking;
 mod wire;
@@ -73,7 +74,8 @@ use self::{
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Keep, Key, Lease, Leased, Meters,
     Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed, Refusal,
-    Result, Row, Space, Step, Store, Table, Tallied, Tally, Unit, Usage, Watched, Watcher, misuse,
+    Result, Row, Space, Step, Store, Table, Tallied, Tally, Ties, Unit, Usage, Watched, Watcher,
+    misuse,
 };
 
 /// How Redis is reached.
@@ -363,6 +365,10 @@ impl Store for Redis {
 
     async fn gauges(&self) -> Result<Gauges> {
         self.ask_gauges().await
+    }
+
+    fn ties(&self) -> Ties {
+        self.tied()
     }
 
     fn now_ms(&self) -> u64 {

@@ -65,6 +65,15 @@ impl Slot {
     }
 }
 
+/// How many entries have left, by why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// For want of room.
+    pub evicted: u64,
+    /// As they were changed, or may have been.
+    pub told: u64,
+}
+
 /// A part of the near cache.
 #[derive(Debug)]
 pub(super) struct Shard {
@@ -85,6 +94,7 @@ pub(super) struct Shard {
     /// of the hash.
     too_large: [u64; STRIPES],
     random: u64,
+    pub(super) left: Left,
 }
 
 impl Shard {
@@ -104,6 +114,7 @@ impl Shard {
             entry_limit_bytes,
             too_large: [0; STRIPES],
             random: seed | 1,
+            left: Left::default(),
         }
     }
 
@@ -128,7 +139,7 @@ impl Shard {
                 break;
             }
             match self.weakest(&[]) {
-                Some((at, _)) => self.take(at),
+                Some((at, _)) => self.evict(at),
                 None => break,
             }
         }
@@ -234,7 +245,7 @@ impl Shard {
                 return false;
             };
             if wanted {
-                self.take(at);
+                self.evict(at);
                 return self.make_room(slot, wanted);
             }
             lost += u32::from(weakest);
@@ -247,7 +258,7 @@ impl Shard {
         // The last ones first: whoever is last moves into the place of one taken.
         victims.sort_unstable();
         for at in victims.into_iter().rev() {
-            self.take(at);
+            self.evict(at);
         }
         true
     }
@@ -288,21 +299,29 @@ impl Shard {
         if let Some(last) = self.too_large.get_mut(stripe(hash)).filter(|l| **l == hash) {
             *last = 0;
         }
-        self.remove(hash, gone);
+        self.left.told += self.remove(hash, gone);
     }
 
-    /// Removes what is kept under a hash where `gone` says so.
-    pub(super) fn remove(&mut self, hash: u64, gone: impl Fn(&Slot) -> bool) {
+    /// Removes what is kept under a hash where `gone` says so; how many there were.
+    pub(super) fn remove(&mut self, hash: u64, gone: impl Fn(&Slot) -> bool) -> u64 {
+        let mut removed = 0;
         loop {
             let is_it = |at: &u32| {
                 let slot = self.slots.get(*at as usize);
                 slot.is_some_and(|slot| slot.hash == hash && gone(slot))
             };
             let Some(at) = self.index.find(hash, is_it).copied() else {
-                return;
+                return removed;
             };
             self.take(at as usize);
+            removed += 1;
         }
+    }
+
+    /// Takes out the slot at this place, for want of room.
+    fn evict(&mut self, at: usize) {
+        self.take(at);
+        self.left.evicted += 1;
     }
 
     /// Takes out the slot at this place; the last one moves there.

@@ -64,6 +64,12 @@ impl Watches {
         Ok((seat, first.then_some(tail)))
     }
 
+    /// How many sit at all tails.
+    pub(in crate::cache) fn watchers(&self) -> usize {
+        let tails = self.tails();
+        tails.values().map(|tail| tail.state().seats.len()).sum()
+    }
+
     fn tails(&self) -> MutexGuard<'_, HashMap<Incarnation, Arc<Tail>>> {
         // A map is whole whoever panicked while holding it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -49,6 +49,7 @@ impl Sessions {
             let bytes = session.carried_bytes();
             match self.commit(tenancy, writes, GROWS, bytes).await? {
                 Ok(applied) => {
+                    self.tally.created();
                     took(&mut session, &applied)?;
                     self.answered(tenancy, &session);
                     return Ok(session);

@@ -41,6 +41,7 @@ impl Sessions {
             Err(Refusal::Conflict { .. }) => return Err(Error::EtagMismatch),
             Err(refusal) => return Err(refused(tenancy, &refusal)),
         };
+        self.tally.ended();
         let session = self.open(tenancy, session_id, &record).await?;
         self.answered(tenancy, &session);
         Ok(session)
@@ -110,6 +111,8 @@ impl Sessions {
             Commit::Refused(refusal) => return Err(refused(tenancy, &refusal)),
         };
         let existed = |outcome: &&Outcome| matches!(outcome, Outcome::Done { existed: true, .. });
-        Ok(applied.outcomes.iter().filter(existed).count() as u64)
+        let ended = applied.outcomes.iter().filter(existed).count() as u64;
+        self.tally.ended_with_user(ended);
+        Ok(ended)
     }
 }

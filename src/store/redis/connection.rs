@@ -4,7 +4,10 @@
 
 use std::{
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -59,6 +62,8 @@ struct Health {
     run_id: ArcSwapOption<String>,
     /// Told when the connection is to be given up.
     renew: Notify,
+    /// How often it came to be of use.
+    ups: AtomicU64,
 }
 
 impl Health {
@@ -115,6 +120,7 @@ impl Link {
             down: ArcSwapOption::from_pointee(fault::unavailable("not connected yet")),
             run_id: ArcSwapOption::empty(),
             renew: Notify::new(),
+            ups: AtomicU64::new(0),
         });
         let supervisor = Task::spawn(supervise(
             maker,
@@ -142,6 +148,17 @@ impl Link {
             .load()
             .as_ref()
             .map(|error| Error::clone(error))
+    }
+
+    /// How many connections can be used now: one, or one to each primary; and how often
+    /// it was of no use and came to be of use again.
+    pub(super) fn connections(&self) -> [u64; 2] {
+        let ups = self.health.ups.load(Ordering::Relaxed);
+        let open = match self.down() {
+            Some(_) => 0,
+            None => self.client.load().active_connections().len() as u64,
+        };
+        [open, ups.saturating_sub(1)]
     }
 
     /// Waits until it can be used, for a while.
@@ -321,6 +338,7 @@ async fn supervise(
                         health.run_id.store(Some(Arc::new(server.run_id.clone())));
                         shared.met(&server);
                         if health.down.swap(None).is_some() {
+                            health.ups.fetch_add(1, Ordering::Relaxed);
                             tracing::info!(version = %server.version, "store connection is up");
                         }
                     }

@@ -31,6 +31,11 @@ pub(super) struct Feed {
 }
 
 impl Feed {
+    /// How many connections can be used, and how often one was made anew.
+    pub(super) fn connections(&self) -> [u64; 2] {
+        self.link.get().map_or([0; 2], Link::connections)
+    }
+
     pub(super) async fn close(&self, within: Duration) {
         if let Some(link) = self.link.get() {
             link.close(within).await;

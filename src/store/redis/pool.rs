@@ -197,6 +197,14 @@ impl Pool {
         self.link().map(Link::primaries).unwrap_or_default()
     }
 
+    /// How many connections can be used, and how often one was made anew.
+    pub(super) fn connections(&self) -> [u64; 2] {
+        let each = self.links.iter().map(Link::connections);
+        each.fold([0; 2], |[open, remade], link| {
+            [open + link[0], remade + link[1]]
+        })
+    }
+
     /// Gives all connections up and makes others.
     pub(super) fn renew(&self) {
         self.links.iter().for_each(Link::renew);

@@ -59,7 +59,13 @@ mod canary;
 mod line;
 mod teller;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -86,6 +92,8 @@ pub(super) struct Tracking {
     lines: Lines,
     clustered: bool,
     follower: Option<Task<()>>,
+    /// How often a connection was made anew, by all lines there were.
+    remade: Arc<AtomicU64>,
 }
 
 /// One line, or in a Cluster one to each primary.
@@ -106,7 +114,8 @@ impl Tracking {
         pool: &Arc<Pool>,
         watcher: Arc<dyn Watcher>,
     ) -> Self {
-        let maker = Maker::new(config, settings, watcher);
+        let remade = Arc::<AtomicU64>::default();
+        let maker = Maker::new(config, settings, watcher, remade.clone());
         let clustered = config.server.is_clustered();
         let lines = Lines::default();
         let follower = if clustered {
@@ -121,6 +130,7 @@ impl Tracking {
             lines,
             clustered,
             follower,
+            remade,
         }
     }
 
@@ -141,6 +151,20 @@ impl Tracking {
         let vouch = armed.watch.vouch()?;
         let stored = armed.mget(names).await?;
         Some(stored.map(|stored| Told { stored, vouch }))
+    }
+
+    /// Whether whatever is read now is vouched for: each primary has a connection that
+    /// can promise it.
+    pub(super) fn vouches(&self) -> bool {
+        let lines = self.lines.load();
+        !lines.is_empty() && lines.iter().all(|line| line.vouches())
+    }
+
+    /// How many connections tell of changes, and how often one was made anew.
+    pub(super) fn connections(&self) -> [u64; 2] {
+        let lines = self.lines.load();
+        let open = lines.iter().filter(|line| line.armed().is_some());
+        [open.count() as u64, self.remade.load(Ordering::Relaxed)]
     }
 
     /// Ends all connections; what was promised is taken back.

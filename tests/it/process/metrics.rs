@@ -2,6 +2,9 @@
 //! strict reader takes, and each figure moves by what it counts. It does not know how
 //! they are counted.
 
+mod caches;
+mod ties;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
@@ -123,6 +126,8 @@ async fn what_is_documented_is_told_and_nothing_else(#[case] kind: Kind) {
             None => assert!(absent.contains(&&*name), "{name} is not told"),
         }
     }
+    let of_redis = samples.keys().any(|it| it.starts_with("riptide_redis_"));
+    assert_eq!(of_redis, kind == Kind::Redis);
     let known: BTreeSet<String> = FAMILIES.iter().map(name).collect();
     let unknown: Vec<_> = told.difference(&known).collect();
     assert_eq!(unknown, Vec::<&String>::new());

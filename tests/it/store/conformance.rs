@@ -250,6 +250,7 @@ macro_rules! watched {
 
 crate::store::on_every_watched_backend!(watched, {
     a_watched_read_is_a_read
+    a_store_tells_whether_it_vouches
     a_change_by_another_handle_is_told
     a_change_by_this_handle_is_told
     what_was_absent_is_told_when_it_is_put

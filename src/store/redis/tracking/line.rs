@@ -1,7 +1,13 @@
 //! A line to one primary: connections that are tracked, one after the other, each
 //! until the first doubt. It does not know which slots others have.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -42,10 +48,17 @@ pub(super) struct Maker {
     config: Config,
     settings: Settings,
     watcher: Arc<dyn Watcher>,
+    /// Counts the connections that come after another of their line.
+    remade: Arc<AtomicU64>,
 }
 
 impl Maker {
-    pub(super) fn new(config: &Config, settings: &Settings, watcher: Arc<dyn Watcher>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        settings: &Settings,
+        watcher: Arc<dyn Watcher>,
+        remade: Arc<AtomicU64>,
+    ) -> Self {
         let mut config = config.clone();
         // Tried once: without a policy the driver would not try even that.
         config.fail_fast = true;
@@ -53,6 +66,7 @@ impl Maker {
             config,
             settings: settings.clone(),
             watcher,
+            remade,
         }
     }
 
@@ -144,6 +158,7 @@ impl Line {
             server: server.clone(),
             clustered,
             armed: Arc::clone(&armed),
+            told: AtomicBool::new(false),
         };
         Self {
             server,
@@ -155,6 +170,12 @@ impl Line {
     /// The connection that tells of changes now.
     pub(super) fn armed(&self) -> Option<Arc<Armed>> {
         self.armed.load_full()
+    }
+
+    /// Whether it can promise, at this moment, to tell of changes.
+    pub(super) fn vouches(&self) -> bool {
+        let armed = self.armed.load();
+        armed.as_ref().is_some_and(|it| it.watch.vouch().is_some())
     }
 
     /// The node, in a Cluster.
@@ -191,6 +212,8 @@ struct Keeper {
     server: ServerConfig,
     clustered: bool,
     armed: Arc<ArcSwapOption<Armed>>,
+    /// Whether a connection has ever told of changes.
+    told: AtomicBool,
 }
 
 impl Keeper {
@@ -271,6 +294,9 @@ impl Keeper {
             teller.prove(&armed).await?;
             if !*proven {
                 *proven = true;
+                if self.told.swap(true, Ordering::Relaxed) {
+                    self.maker.remade.fetch_add(1, Ordering::Relaxed);
+                }
                 self.armed.store(Some(Arc::clone(&armed)));
                 tracing::debug!("store tells of changes");
             }

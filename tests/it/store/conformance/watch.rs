@@ -215,7 +215,26 @@ async fn sometime(mut holds: impl AsyncFnMut() -> bool) {
     panic!("the promise never held");
 }
 
+pub async fn a_store_tells_whether_it_vouches(stage: &crate::store::Watched) {
+    vouched(&stage.store, &space(), 0, &[entry("a")]).await;
+    // Behind a Cluster, for each of its primaries.
+    eventually("it vouches", || stage.store.ties().vouches).await;
+    stage.store.close().await.unwrap();
+    eventually("nothing vouches", || !stage.store.ties().vouches).await;
+    let connections = stage.store.ties().connections;
+    assert!(connections.iter().all(|it| it.open == 0), "{connections:?}");
+}
+
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < until, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 pub async fn without_a_watcher_nothing_is_vouched_for(store: &Handle) {
+    assert!(!store.ties().vouches);
     let (space, key) = (space(), entry("a"));
     write(store, &space, Write::put(key.clone(), "1")).await;
     for _ in 0..50 {
