@@ -80,28 +80,51 @@ pub fn pid(redis: &Redis) -> Result<u32> {
 /// A script's name where it is one of the server's: it is called by a digest.
 fn named(redis: &Redis, command: &str, argument: &str) -> String {
     static SCRIPTS: LazyLock<Scripts> = LazyLock::new(Scripts::new);
-    let scripts = &*SCRIPTS;
     if !command.eq_ignore_ascii_case("evalsha") {
         return command.to_ascii_uppercase();
     }
+    // Each of them, so that one that is added is not forgotten here.
+    let Scripts {
+        commit,
+        release,
+        commits,
+        releases,
+        list,
+        records,
+        reclaim,
+        sweep,
+        tally,
+        rows,
+        lease,
+        meters,
+        log,
+        inherit,
+        pin,
+        renew,
+        unpin,
+        copies,
+        pinned,
+    } = &*SCRIPTS;
     let all = [
-        ("commit", &scripts.commit),
-        ("release", &scripts.release),
-        ("list", &scripts.list),
-        ("records", &scripts.records),
-        ("reclaim", &scripts.reclaim),
-        ("sweep", &scripts.sweep),
-        ("tally", &scripts.tally),
-        ("rows", &scripts.rows),
-        ("lease", &scripts.lease),
-        ("meters", &scripts.meters),
-        ("log", &scripts.log),
-        ("inherit", &scripts.inherit),
-        ("pin", &scripts.pin),
-        ("renew", &scripts.renew),
-        ("unpin", &scripts.unpin),
-        ("copies", &scripts.copies),
-        ("pinned", &scripts.pinned),
+        ("commit", commit),
+        ("release", release),
+        ("commits", commits),
+        ("releases", releases),
+        ("list", list),
+        ("records", records),
+        ("reclaim", reclaim),
+        ("sweep", sweep),
+        ("tally", tally),
+        ("rows", rows),
+        ("lease", lease),
+        ("meters", meters),
+        ("log", log),
+        ("inherit", inherit),
+        ("pin", pin),
+        ("renew", renew),
+        ("unpin", unpin),
+        ("copies", copies),
+        ("pinned", pinned),
     ];
     let found = all.into_iter().find(|(_, script)| {
         let text = script.text();

@@ -21,6 +21,9 @@ use crate::store::{HEAD_BYTES, Key, PINNED_PAGE_BYTES, Pin, PinnedRecord, Record
 
 /// Records asked for by one script, at most.
 const BY_ONE: usize = 32;
+/// Records that are asked for at once, of all pins: whoever else calls waits until Redis
+/// has read them, and what is read here can wait.
+const BURST: usize = 32;
 /// Bytes of a record that a script answers, at most; and of all of them, about.
 const PIECE: u64 = 32 << 10;
 const ANSWER: u64 = 64 << 10;
@@ -76,11 +79,17 @@ impl Redis {
                 pieces.push((at, mine.by_ref().take(BY_ONE).collect::<Vec<_>>()));
             }
         }
-        let reads = pieces.iter().filter_map(|(at, piece)| {
-            let pin = page.pins.get(*at)?;
-            Some(self.show_pinned(pin, piece, PIECE))
-        });
-        let shown = future::try_join_all(reads).await?;
+        let mut shown = Vec::with_capacity(pieces.len());
+        let mut rest = &pieces[..];
+        while !rest.is_empty() {
+            let (burst, later) = rest.split_at(burst(rest));
+            let reads = burst.iter().filter_map(|(at, piece)| {
+                let pin = page.pins.get(*at)?;
+                Some(self.show_pinned(pin, piece, PIECE))
+            });
+            shown.extend(future::try_join_all(reads).await?);
+            rest = later;
+        }
         for ((at, piece), shown) in pieces.into_iter().zip(shown) {
             let Some(shown) = shown else {
                 walk.lose(at);
@@ -206,10 +215,44 @@ impl Redis {
     }
 }
 
+/// How many pieces are asked for at once, of these: one, and what is no more with it than
+/// [`BURST`] records.
+fn burst<T>(pieces: &[(usize, Vec<T>)]) -> usize {
+    let mut records = 0;
+    let fit = pieces.iter().take_while(|(_, piece)| {
+        records += piece.len();
+        records <= BURST
+    });
+    fit.count().max(1).min(pieces.len())
+}
+
 /// Where a record that was found is stored.
 fn stored_at(pin: &Pin, found: &Found) -> Bytes {
     match found.place {
         None => found.name.clone(),
         Some(place) => keys::kept_record(&keys::kept(&pin.space, &pin.id), place),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_one_piece_or_as_many_as_have_few_records() {
+        let pieces = |sizes: &[usize]| -> Vec<(usize, Vec<()>)> {
+            sizes.iter().map(|size| (0, vec![(); *size])).collect()
+        };
+        for (sizes, expected) in [
+            (&[][..], 0),
+            (&[BY_ONE], 1),
+            (&[BY_ONE, 1], 1),
+            (&[1, 1, 1], 3),
+            (&[1; 100], BURST),
+            (&[20, 12, 1], 2),
+            (&[BURST + 1, 1], 1),
+        ] {
+            assert_eq!(burst(&pieces(sizes)), expected, "{sizes:?}");
+        }
     }
 }
