@@ -31,8 +31,8 @@ pub(super) enum Command {
     Revoke(Revoke),
     /// Make a master key, `id:base64`, for encryption.master_keys; asks no server.
     GenerateMaster(master::Generate),
-    /// Wrap all tenants' data keys by the first master key of the server's
-    /// settings, and tell when the others can be removed.
+    /// Wrap all tenants' data keys, and the keys of all checkpoints, by the first master
+    /// key of the server's settings, and tell when the others can be removed.
     RotateMaster(master::Rotate),
 }
 

@@ -196,6 +196,14 @@ impl StateService for Api {
         context.answer(self.verified(&request.checkpoint_id).await)
     }
 
+    async fn rewrap_checkpoint_keys(
+        &self,
+        request: Request<v1::RewrapCheckpointKeysRequest>,
+    ) -> Answer<v1::RewrapCheckpointKeysResponse> {
+        let (context, request) = Context::of(request)?;
+        context.answer(self.rewrap_keys(request).await)
+    }
+
     type RestoreCheckpointStream = Restoring;
 
     async fn restore_checkpoint(

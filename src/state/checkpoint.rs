@@ -14,8 +14,10 @@
 //!
 //! The manifest is written last and where none is, so a checkpoint is whole or it is
 //! none: what is left of one that was cut off lacks it. Nothing that was written is
-//! changed afterwards, but for the keys of tenants that are purged: those are removed,
-//! and with them all that the checkpoint held of them. An object `purged/<incarnation>`
+//! changed afterwards, but for keys. Where the master key changes they are wrapped anew:
+//! the key in an object stays, and so does all that the manifest vouches for. Those of
+//! tenants that are purged are removed, and with them all that the checkpoint held of
+//! them. An object `purged/<incarnation>`
 //! beside the checkpoints sees to it that a copy from elsewhere does not bring them back.
 //!
 //! To read one: [`Reader::open`], [`Reader::index`], then for each tenant
@@ -31,6 +33,7 @@ pub mod manifest;
 mod packing;
 mod reader;
 mod record;
+mod rewrapping;
 mod sharing;
 mod tail;
 mod taking;
@@ -50,6 +53,7 @@ pub use key::ChunkKey;
 pub use manifest::{Cause, Held, Manifest, Missed};
 pub use reader::Reader;
 pub use record::{Kind, Record};
+pub use rewrapping::{LostKey, Rewrapped};
 pub use taking::{Progress, Wanted};
 pub use tally::Tally;
 pub use vault::{Begun, Checkpoints, Created};

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::{runtime::Handle as Runtime, sync::mpsc, task::JoinHandle};
 
+pub(in crate::state) use self::contents::Contents;
 use self::job::{Held, Job};
 pub use self::{
     job::restoring,

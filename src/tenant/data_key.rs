@@ -167,7 +167,7 @@ impl Masters {
 }
 
 /// Nothing can be wrapped.
-fn no_master() -> Error {
+pub(crate) fn no_master() -> Error {
     Error::ConditionNotMet {
         subject: "encryption.master_keys".into(),
         description: format!("no master key is configured; {}", config::HOW_TO_MAKE),

@@ -1,5 +1,7 @@
 //! `key generate-master` and `key rotate-master`: the keys that wrap tenants' data
-//! keys. It makes one, and never sees one that is in use.
+//! keys, and the keys of checkpoints. It makes one, and never sees one that is in use.
+
+mod checkpoints;
 
 use std::collections::BTreeMap;
 
@@ -36,7 +38,7 @@ pub(in crate::cli) struct Rotate {
     /// Tell what would be done, and which master keys are in use; write nothing.
     #[arg(long)]
     validate_only: bool,
-    /// Tenants asked for at a time, up to 1000.
+    /// Tenants, or keys of a checkpoint, asked for at a time, up to 1000.
     #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(i32).range(1..=1000))]
     page_size: i32,
 }
@@ -96,10 +98,7 @@ impl Pass {
         let first = &self.master_key_id;
         let others = self.others();
         if others == 0 {
-            format!(
-                "No data key needs another master key than {first}. Once {first} is the first of \
-                 encryption.master_keys on every replica, and this still says so, the others can be removed."
-            )
+            format!("No data key needs another master key than {first}.")
         } else if self.lost.is_empty() {
             format!("{others} data keys need another master key than {first}: keep them all.")
         } else {
@@ -124,6 +123,7 @@ impl Rotate {
                 break;
             }
         }
+        let checkpoints = self.checkpoints(client).await?;
         bar.finish_and_clear();
         let lost: Vec<Value> = last.lost.iter().map(lost).collect();
         let result = json!({
@@ -133,18 +133,43 @@ impl Rotate {
             "data_keys": last.data_keys,
             "others": last.others(),
             "lost": lost,
+            "checkpoints": checkpoints.told(),
+            "lost_checkpoint_keys": checkpoints.lost(),
         });
+        let needed = last.others() > 0 || checkpoints.needs_others();
         show(global.output, &result, || {
-            let fields = ["tenant_id", "data_key_id", "master_key_id", "reason"];
-            let lost = match lost.is_empty() {
+            let listed = |lost: &[Value], fields: &[&str]| match lost.is_empty() {
                 true => String::new(),
-                false => format!("\n\n{}", output::list(&lost, &fields)),
+                false => format!("\n\n{}", output::list(lost, fields)),
             };
+            let reasons = ["master_key_id", "reason"];
+            let keys = listed(
+                &lost,
+                &[&["tenant_id", "data_key_id"], &reasons[..]].concat(),
+            );
+            let lost = checkpoints.lost();
+            let parts = listed(&lost, &[&["checkpoint_id", "part"], &reasons[..]].concat());
             let mut result = result.clone();
-            result.as_object_mut().map(|fields| fields.remove("lost"));
-            format!("{}{lost}\n\n{}", output::record(&result), last.verdict())
+            if let Some(fields) = result.as_object_mut() {
+                fields.remove("lost");
+                fields.remove("lost_checkpoint_keys");
+            }
+            let first = &last.master_key_id;
+            let removed = match needed {
+                true => String::new(),
+                false => format!(
+                    "\nOnce {first} is the first of encryption.master_keys on every replica, and this \
+                     still says so, the others can be removed."
+                ),
+            };
+            format!(
+                "{}{keys}{parts}\n\n{}\n{}{removed}",
+                output::record(&result),
+                last.verdict(),
+                checkpoints.verdict()
+            )
         })?;
-        match last.others() > 0 && !self.validate_only {
+        match needed && !self.validate_only {
             true => Err(Failure::told(Exit::Failed)),
             false => Ok(()),
         }

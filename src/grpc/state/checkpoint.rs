@@ -17,7 +17,8 @@ use crate::{
     },
     proto::v1::{self, CreateCheckpointResponse, create_checkpoint_response::Event},
     state::checkpoint::{
-        Begun, Cause, Checkpoint, CheckpointId, Checkpoints, Component, Counts, Created, Progress,
+        Begun, Cause, Checkpoint, CheckpointId, Checkpoints, Component, Counts, Created, LostKey,
+        Progress, Rewrapped,
     },
     tenant::page,
 };
@@ -118,6 +119,42 @@ impl Api {
             checkpoint: Some(checkpoint(verified.checkpoint)),
             purged_tenants: verified.purged,
         })
+    }
+
+    pub(super) async fn rewrap_keys(
+        &self,
+        request: v1::RewrapCheckpointKeysRequest,
+    ) -> Result<v1::RewrapCheckpointKeysResponse> {
+        let mut violations = Violations::default();
+        let size = page::size(request.page_size, &mut violations);
+        violations.check()?;
+        let done = self
+            .checkpoints
+            .rewrap(size, &request.page_token, request.validate_only)
+            .await?;
+        let next_page_token = done.next_page_token.clone();
+        Ok(v1::RewrapCheckpointKeysResponse {
+            report: Some(keys_report(done)),
+            next_page_token,
+        })
+    }
+}
+
+fn keys_report(done: Rewrapped) -> v1::CheckpointKeysReport {
+    let lost = |key: LostKey| v1::LostCheckpointKey {
+        part: key.part,
+        master_key_id: key.master_key,
+        reason: key.why,
+    };
+    let counts = done.master_keys.into_iter();
+    v1::CheckpointKeysReport {
+        master_key_id: done.master_key,
+        checkpoint_id: done.checkpoint.map(|id| id.to_string()).unwrap_or_default(),
+        being_taken: done.being_taken,
+        keys: int64(done.keys),
+        rewrapped: int64(done.rewrapped),
+        master_keys: counts.map(|(id, count)| (id, int64(count))).collect(),
+        lost: done.lost.into_iter().map(lost).collect(),
     }
 }
 

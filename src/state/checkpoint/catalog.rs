@@ -3,7 +3,7 @@
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{CheckpointId, Checkpoints, Manifest, Part, Reader, Trouble, chunk};
+use super::{CheckpointId, Checkpoints, Manifest, Part, Reader, Trouble, chunk, turn::Work};
 use crate::{
     error::{Error, Result},
     state::restore::restoring,
@@ -143,12 +143,15 @@ impl Checkpoints {
     /// Removes a checkpoint; what it was, or `None` where there was none.
     ///
     /// # Errors
-    /// [`Error::RequestInProgress`] while it is being taken or restored; those of both stores.
+    /// [`Error::RequestInProgress`] while it is being taken, restored or
+    /// wrapped anew; those of both stores.
     pub async fn delete(&self, id: CheckpointId) -> Result<Option<Checkpoint>> {
         let this = self.clone();
         self.away(async move {
-            if this.is_running(&id).await? {
-                return Err(Error::RequestInProgress);
+            for work in [Work::Taking, Work::Rewrapping] {
+                if this.is_in_turn(work, &id).await? {
+                    return Err(Error::RequestInProgress);
+                }
             }
             let restored = restoring(&this.vault.store).await?;
             if restored.is_some_and(|restored| restored == id.as_str()) {

@@ -20,7 +20,10 @@ use super::{CheckpointId, Owner, Trouble, tail};
 use crate::{
     codec::seal::{KEY_BYTES, Key},
     error::Result,
-    tenant::data_key::{Masters, NotUnwrapped, Wrapped},
+    tenant::{
+        Encryption,
+        data_key::{Masters, NotUnwrapped, Wrapped},
+    },
 };
 
 const FORMAT: u32 = 1;
@@ -30,6 +33,9 @@ const FORMAT: u32 = 1;
 pub struct ChunkKey {
     bytes: Zeroizing<[u8; KEY_BYTES]>,
     sealing: Key,
+    /// The data keys in the record of its tenant, as they are wrapped since the keys of
+    /// the checkpoint were wrapped anew; `None` where the record tells.
+    pub data_keys: Option<Encryption>,
 }
 
 /// The stored form.
@@ -44,6 +50,9 @@ struct Stored {
     /// The key, in base64, where nothing wraps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     clear: Option<String>,
+    /// See [`ChunkKey::data_keys`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data_keys: Option<Encryption>,
 }
 
 /// The field that ends it: the SHA-256 of all before, which tells a key that was damaged
@@ -58,7 +67,11 @@ impl ChunkKey {
 
     fn of(bytes: Zeroizing<[u8; KEY_BYTES]>) -> Self {
         let sealing = Key::new(&bytes);
-        Self { bytes, sealing }
+        Self {
+            bytes,
+            sealing,
+            data_keys: None,
+        }
     }
 
     /// What seals and opens blocks.
@@ -103,6 +116,7 @@ impl ChunkKey {
             owner: owner.to_string(),
             wrapped,
             clear,
+            data_keys: self.data_keys.clone(),
         };
         let bytes = crate::tenant::record::encode(&stored)?.to_vec();
         Ok(tail::append(bytes, SHA, sha256)?.into())
@@ -118,24 +132,7 @@ impl ChunkKey {
         id: &CheckpointId,
         owner: Owner,
     ) -> std::result::Result<Self, Trouble> {
-        let vouched = tail::split(bytes, SHA);
-        if vouched.is_none_or(|(told, sha)| sha256(told) != *sha) {
-            return Err(Trouble::damage("its SHA-256 is not right"));
-        }
-        let format = super::manifest::format_of(bytes)?;
-        if format > FORMAT {
-            return Err(Trouble::incompatible(format!(
-                "its keys have format {format}, known is {FORMAT}"
-            )));
-        }
-        let stored: Stored = serde_json::from_slice(bytes)
-            .map_err(|error| Trouble::damage(format!("it cannot be read: {error}")))?;
-        if stored.checkpoint_id != id.as_str() || stored.owner != owner.to_string() {
-            return Err(Trouble::damage(format!(
-                "it is the key of {} in {}",
-                stored.owner, stored.checkpoint_id
-            )));
-        }
+        let stored = Stored::read(bytes, id, owner)?;
         let bytes = match (&stored.wrapped, &stored.clear) {
             (Some(wrapped), _) => masters
                 .unwrap_for(&purpose(id, owner), wrapped)
@@ -148,7 +145,49 @@ impl ChunkKey {
                 .ok_or_else(|| Trouble::damage("it holds no key"))?,
             (None, None) => return Err(Trouble::damage("it holds no key")),
         };
-        Ok(Self::of(bytes))
+        Ok(Self {
+            data_keys: stored.data_keys,
+            ..Self::of(bytes)
+        })
+    }
+
+    /// The master key that wraps the key in an object, by its id; `None` where it is in
+    /// the clear.
+    ///
+    /// # Errors
+    /// [`Trouble`]; not where that master key is unknown.
+    pub fn wrapped_by(
+        bytes: &[u8],
+        id: &CheckpointId,
+        owner: Owner,
+    ) -> std::result::Result<Option<String>, Trouble> {
+        let stored = Stored::read(bytes, id, owner)?;
+        Ok(stored.wrapped.map(|wrapped| wrapped.master_key))
+    }
+}
+
+impl Stored {
+    /// Reads an object that was found as this owner's in this checkpoint.
+    fn read(bytes: &[u8], id: &CheckpointId, owner: Owner) -> std::result::Result<Self, Trouble> {
+        let vouched = tail::split(bytes, SHA);
+        if vouched.is_none_or(|(told, sha)| sha256(told) != *sha) {
+            return Err(Trouble::damage("its SHA-256 is not right"));
+        }
+        let format = super::manifest::format_of(bytes)?;
+        if format > FORMAT {
+            return Err(Trouble::incompatible(format!(
+                "its keys have format {format}, known is {FORMAT}"
+            )));
+        }
+        let stored: Self = serde_json::from_slice(bytes)
+            .map_err(|error| Trouble::damage(format!("it cannot be read: {error}")))?;
+        if stored.checkpoint_id != id.as_str() || stored.owner != owner.to_string() {
+            return Err(Trouble::damage(format!(
+                "it is the key of {} in {}",
+                stored.owner, stored.checkpoint_id
+            )));
+        }
+        Ok(stored)
     }
 }
 

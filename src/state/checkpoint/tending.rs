@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cause, Checkpoint, CheckpointId, Checkpoints, Component, Owner, Part, turn, vault::interrupted,
+    Cause, Checkpoint, CheckpointId, Checkpoints, Component, Owner, Part,
+    turn::{self, Work},
+    vault::interrupted,
 };
 use crate::{
     config,
@@ -149,13 +151,16 @@ impl Checkpoints {
     /// Those of both stores.
     pub async fn retain(&self) -> Result<()> {
         let keep = self.settings().schedule.keep;
-        let (running, _) = turn::now(&self.vault.store).await?;
-        let running = running.map(|running| running.checkpoint_id);
+        let mut busy = Vec::new();
+        for work in [Work::Taking, Work::Rewrapping] {
+            let (running, _) = turn::now(&self.vault.store, work).await?;
+            busy.extend(running.map(|running| running.checkpoint_id));
+        }
         let now_ms = self.vault.store.now_ms();
         let oldest = CheckpointId::new(now_ms.saturating_sub(UNFINISHED_MS));
         let mut kept = 0;
         for id in self.vault.objects.checkpoints().await? {
-            if running.as_deref() == Some(id.as_str()) {
+            if busy.iter().any(|busy| busy == id.as_str()) {
                 continue;
             }
             let Some(found) = self.find(&id).await? else {
@@ -222,7 +227,8 @@ impl Checkpoints {
 
     /// Removes a tenant's key from every checkpoint, and notes that it was purged, for
     /// copies that come back. False while there is one that is not whole: whoever takes
-    /// it may be about to put a key there.
+    /// it may be about to put a key there; and while keys are wrapped anew: whoever does
+    /// may be about to put back one that was removed here.
     async fn make_unreadable(&self, life: Incarnation) -> Result<bool> {
         let mut last = true;
         let objects = &self.vault.objects;
@@ -232,7 +238,9 @@ impl Checkpoints {
             objects.remove(&id, Part::Key(Owner::Tenant(life))).await?;
             last &= objects.get(&id, Part::Manifest).await?.is_some();
         }
-        Ok(last)
+        // Who takes the turn after this finds the key gone.
+        let (rewrapping, _) = turn::now(&self.vault.store, Work::Rewrapping).await?;
+        Ok(last && rewrapping.is_none())
     }
 }
 

@@ -1,8 +1,8 @@
 //! Whose turn it is: one checkpoint at a time is taken on a store, whichever replica
-//! does. The turn is a claim in the registry, renewed while the work goes on; its
-//! version is the fencing token: every renewal, and the last one before the manifest is
-//! written, is refused where another has taken the turn since. It does not know what is
-//! done in a turn.
+//! does, and the keys of one at a time are wrapped anew. The turn is a claim in the
+//! registry, renewed while the work goes on; its version is the fencing token: every
+//! renewal, and the last one before the manifest is written, is refused where another
+//! has taken the turn since. It does not know how the work is done.
 
 use std::time::Duration;
 
@@ -21,7 +21,26 @@ const CLAIM_MS: u64 = 8_000;
 /// How often it is renewed.
 const RENEW: Duration = Duration::from_secs(2);
 
-/// Who takes a checkpoint.
+/// What is done in a turn; there is one for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// A checkpoint is taken.
+    Taking,
+    /// The keys of one are wrapped anew.
+    Rewrapping,
+}
+
+impl Work {
+    fn key(self) -> Key {
+        let name: &[u8] = match self {
+            Self::Taking => b"checkpoint",
+            Self::Rewrapping => b"checkpoint-rewrap",
+        };
+        Key::new(Table::Meta, name)
+    }
+}
+
+/// Who works on a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Running {
     format: u32,
@@ -34,17 +53,14 @@ pub(super) struct Running {
 /// A turn that was taken.
 pub(super) struct Turn {
     store: Handle,
+    work: Work,
     running: Running,
     version: u64,
 }
 
-fn key() -> Key {
-    Key::new(Table::Meta, &b"checkpoint"[..])
-}
-
-/// Who takes a checkpoint now, and the version of the claim that was there, over or not.
-pub(super) async fn now(store: &Handle) -> Result<(Option<Running>, Option<u64>)> {
-    let read = store.read(&Space::registry(), 0, &[key()]).await?;
+/// Who does this work now, and the version of the claim that was there, over or not.
+pub(super) async fn now(store: &Handle, work: Work) -> Result<(Option<Running>, Option<u64>)> {
+    let read = store.read(&Space::registry(), 0, &[work.key()]).await?;
     let Some(found) = read.records.into_iter().next().flatten() else {
         return Ok((None, None));
     };
@@ -54,23 +70,25 @@ pub(super) async fn now(store: &Handle) -> Result<(Option<Running>, Option<u64>)
 }
 
 impl Turn {
-    /// Takes the turn for a checkpoint, with these writes in the same commit.
+    /// Takes the turn for work on a checkpoint, with these writes in the same commit.
     ///
     /// # Errors
     /// [`Error::RequestInProgress`] where another has it, or a write is refused; the
     /// store's.
     pub(super) async fn take(
         store: &Handle,
+        work: Work,
         id: &CheckpointId,
         by: &str,
         writes: impl IntoIterator<Item = Write>,
     ) -> Result<Self> {
-        let (running, found) = now(store).await?;
+        let (running, found) = now(store, work).await?;
         if running.is_some() {
             return Err(Error::RequestInProgress);
         }
         let mut turn = Self {
             store: store.clone(),
+            work,
             running: Running {
                 format: record::FORMAT,
                 checkpoint_id: id.to_string(),
@@ -108,7 +126,7 @@ impl Turn {
 
     /// Gives it up, so that nobody has to wait for its end.
     pub(super) async fn end(self) {
-        let write = Write::delete(key()).when(Check::Version(self.version));
+        let write = Write::delete(self.work.key()).when(Check::Version(self.version));
         let ended = self
             .store
             .commit(&Space::registry(), Batch::of([write]))
@@ -120,7 +138,7 @@ impl Turn {
 
     async fn save(&mut self, check: Check, writes: impl IntoIterator<Item = Write>) -> Result<()> {
         self.running.until_ms = self.store.now_ms().saturating_add(CLAIM_MS);
-        let claim = Write::put(key(), record::encode(&self.running)?).when(check);
+        let claim = Write::put(self.work.key(), record::encode(&self.running)?).when(check);
         let batch = Batch::of([claim].into_iter().chain(writes));
         match self.store.commit(&Space::registry(), batch).await? {
             Commit::Applied(applied) => {

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     Cause, Checkpoint, CheckpointId, Component, Hidden, Part, Progress, Tally, Wanted,
     taking::Taking,
-    turn::{self, Turn},
+    turn::{self, Turn, Work},
 };
 use crate::{
     error::{Error, Result, Violations},
@@ -222,7 +222,7 @@ impl Checkpoints {
         writes: Vec<Write>,
     ) -> Result<Begun> {
         let vault = self.vault.clone();
-        let turn = Turn::take(&vault.store, &id, &vault.me, writes).await?;
+        let turn = Turn::take(&vault.store, Work::Taking, &id, &vault.me, writes).await?;
         let (progress, told) = watch::channel(Progress::default());
         let this = self.clone();
         let of = id.clone();
@@ -291,7 +291,12 @@ impl Checkpoints {
 
     /// Whether a checkpoint is being taken.
     pub(super) async fn is_running(&self, id: &CheckpointId) -> Result<bool> {
-        let (running, _) = turn::now(&self.vault.store).await?;
+        self.is_in_turn(Work::Taking, id).await
+    }
+
+    /// Whether this is being done to a checkpoint.
+    pub(super) async fn is_in_turn(&self, work: Work, id: &CheckpointId) -> Result<bool> {
+        let (running, _) = turn::now(&self.vault.store, work).await?;
         Ok(running.is_some_and(|running| running.checkpoint_id == id.as_str()))
     }
 

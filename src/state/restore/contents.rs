@@ -26,19 +26,19 @@ struct Setting {
 }
 
 /// A checkpoint being read.
-pub(super) struct Contents<'a> {
+pub(in crate::state) struct Contents<'a> {
     pub(super) reader: &'a Reader,
     kept: Mutex<VecDeque<(u32, Arc<Vec<Block>>)>>,
 }
 
 /// A tenant as it was, and its API keys with when each was last used.
-pub(super) struct Registered {
-    pub(super) tenant: Tenant,
+pub(in crate::state) struct Registered {
+    pub(in crate::state) tenant: Tenant,
     pub(super) records: Vec<(Key, Bytes)>,
 }
 
 impl<'a> Contents<'a> {
-    pub(super) fn of(reader: &'a Reader) -> Self {
+    pub(in crate::state) fn of(reader: &'a Reader) -> Self {
         Self {
             reader,
             kept: Mutex::default(),
@@ -128,7 +128,7 @@ impl<'a> Contents<'a> {
     }
 
     /// A tenant's record and its API keys; `None` where they are not in it.
-    pub(super) async fn registered(
+    pub(in crate::state) async fn registered(
         &self,
         held: &Held,
         key: &ChunkKey,
@@ -146,9 +146,15 @@ impl<'a> Contents<'a> {
                 _ => {}
             }
         }
-        let Some(tenant) = tenant else {
+        let Some(mut tenant) = tenant else {
             return Ok(None);
         };
+        if let Some(wrapped) = &key.data_keys
+            && tenant.encryption.is_some()
+        {
+            // As the master key that is needed now wraps them.
+            tenant.encryption = Some(wrapped.clone());
+        }
         let same = tenant.tenant_id == held.tenant_id
             && Some(tenant.incarnation) == super::plan::life(held);
         if !same {

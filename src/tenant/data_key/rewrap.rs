@@ -145,7 +145,7 @@ impl Tenants {
 impl Masters {
     /// Wraps by the first master key what another wraps; how many, and what cannot
     /// be unwrapped and stays as it is.
-    fn rewrap(
+    pub(crate) fn rewrap(
         &self,
         tenant_id: &str,
         incarnation: Incarnation,
@@ -173,7 +173,7 @@ impl Masters {
 
 impl Encryption {
     /// How many data keys each master key wraps.
-    fn by_master_key(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn by_master_key(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for key in &self.data_keys {
             *counts.entry(key.master_key.clone()).or_default() += 1;

@@ -79,6 +79,8 @@ fn keys_are_rotated_and_never_shown() {
     let created = serving.json(&["tenant", "create", "vault", "--encrypt"]);
     assert_eq!(created["tenant"]["encryption_enabled"], true);
     serving.json(&["tenant", "create", "plain"]);
+    let taken = serving.json(&["state", "checkpoint", "create"]);
+    let id = taken["checkpoint_id"].as_str().unwrap().to_owned();
     let (set, get) = (
         ["cache", "set", "k", "a secret value", "--tenant", "vault"],
         ["cache", "get", "k", "--tenant", "vault"],
@@ -104,6 +106,10 @@ fn keys_are_rotated_and_never_shown() {
         (&asked["rewrapped"], &asked["others"]),
         (&3.into(), &3.into())
     );
+    let found = &asked["checkpoints"];
+    // Of the store, of two tenants, and the data key that one had then.
+    assert_eq!(found["master_keys"], serde_json::json!({"old": 4}));
+    assert_eq!(found["others"][&id], 4);
     let done = serving
         .run(&["key", "rotate-master", "--page-size", "1"])
         .ok();
@@ -111,11 +117,21 @@ fn keys_are_rotated_and_never_shown() {
         done.text()
             .contains("No data key needs another master key than new.")
     );
+    let text = done.text();
+    assert!(
+        text.contains("No checkpoint needs another master key than new.")
+            && text.contains("the others can be removed"),
+        "{text}"
+    );
     let done = serving.json(&["key", "rotate-master"]);
     assert_eq!(done["data_keys"], serde_json::json!({"new": 3}));
     assert_eq!(
         (&done["rewrapped"], &done["tenants"]),
         (&0.into(), &2.into())
+    );
+    assert_eq!(
+        done["checkpoints"]["master_keys"],
+        serde_json::json!({"new": 4})
     );
     let printed = serving.run(&["config", "print"]).ok();
     assert!(printed.text().contains("(redacted)"));
@@ -124,6 +140,7 @@ fn keys_are_rotated_and_never_shown() {
 
     let serving = serve(&folder, &[&new]);
     assert_eq!(serving.run(&get).ok().text(), "a secret value");
+    serving.run(&["state", "checkpoint", "verify", &id]).ok();
     told += &serving.log();
     drop(serving);
 
@@ -136,6 +153,13 @@ fn keys_are_rotated_and_never_shown() {
     let text = lost.text();
     assert!(
         text.contains("vault") && text.contains("3 of them cannot be opened"),
+        "{text}"
+    );
+    assert!(
+        text.contains("1 checkpoints need another master key than old")
+            && text.contains(&id)
+            && text.contains("key-store")
+            && !text.contains("can be removed"),
         "{text}"
     );
     let log = serving.log();

@@ -18,11 +18,12 @@ use riptide_persistence::{
         InvalidateCacheRequest, Keys, ListApiKeysRequest, ListAuditEventsRequest, ListKeysRequest,
         ListSessionsRequest, ListStatementsRequest, ListTenantsRequest, PurgeTenantRequest,
         RecordUsageRequest, RestoreCheckpointRequest, ResumeTenantRequest, RevokeApiKeyRequest,
-        RewrapDataKeysRequest, RotateApiKeyRequest, RotateDataKeyRequest, Session, SetEntry,
-        SetRequest, SuspendTenantRequest, SuspensionMode, Tenant, TerminateSessionRequest,
-        TerminateSessionsRequest, TouchRequest, TouchSessionRequest, UndeleteTenantRequest,
-        UpdateSessionRequest, UpdateTenantRequest, WarmCacheRequest, WatchInvalidationsRequest,
-        WhoAmIRequest, invalidate_cache_request::Target,
+        RewrapCheckpointKeysRequest, RewrapDataKeysRequest, RotateApiKeyRequest,
+        RotateDataKeyRequest, Session, SetEntry, SetRequest, SuspendTenantRequest, SuspensionMode,
+        Tenant, TerminateSessionRequest, TerminateSessionsRequest, TouchRequest,
+        TouchSessionRequest, UndeleteTenantRequest, UpdateSessionRequest, UpdateTenantRequest,
+        WarmCacheRequest, WatchInvalidationsRequest, WhoAmIRequest,
+        invalidate_cache_request::Target,
     },
 };
 use tonic::{Code, Response, Status, Streaming};
@@ -50,7 +51,12 @@ const WITHOUT_STORE: [&str; 10] = [
 ];
 
 /// What cannot be made again once it has happened, and is tried by itself.
-const ONCE: [&str; 3] = ["CreateCheckpoint", "RestoreCheckpoint", "TerminateSession"];
+const ONCE: [&str; 4] = [
+    "CreateCheckpoint",
+    "RestoreCheckpoint",
+    "RewrapCheckpointKeys",
+    "TerminateSession",
+];
 
 /// A well-formed call on a tenant of its own, to be made any number of times.
 struct Call {
@@ -429,12 +435,17 @@ async fn every_rpc_ends_by_its_deadline_and_writes_once() {
         ..Default::default()
     };
     let restored = async move { refused(restored.clone().restore_checkpoint(request).await).await };
-    let ended = tokio::time::timeout(HANG, join(terminated, join(taken, restored))).await;
-    let (terminated, (taken, restored)) = ended.expect("a call hangs on a frozen store");
+    let mut rewrapping = server.admin().state;
+    let rewrapped = rewrapping.rewrap_checkpoint_keys(RewrapCheckpointKeysRequest::default());
+    let others = join(taken, join(restored, rewrapped));
+    let ended = tokio::time::timeout(HANG, join(terminated, others)).await;
+    let (terminated, (taken, (restored, rewrapped))) =
+        ended.expect("a call hangs on a frozen store");
     for status in [
         terminated.expect_err("it was acknowledged"),
         taken,
         restored,
+        rewrapped.expect_err("it was acknowledged"),
     ] {
         assert!(
             sound(Idempotency::IdempotencyUnknown, &status),

@@ -6,6 +6,7 @@ mod killed;
 mod life;
 mod object_store;
 mod purge;
+mod rotated;
 mod schedule;
 
 use std::{
