@@ -3,6 +3,7 @@
 
 mod faults;
 mod listing;
+mod state;
 
 use std::time::Duration;
 
