@@ -28,8 +28,18 @@ impl Signs {
         }
     }
 
+    /// Of so many threads, none of which gave one for longer than it may.
+    #[cfg(test)]
+    pub(crate) fn of_stuck(threads: usize) -> Self {
+        let mut signs = Self::new(threads);
+        let silence = SILENCE + Duration::from_secs(1);
+        // A machine that was started a moment ago knows no time before.
+        signs.began = signs.began.checked_sub(silence).unwrap_or(signs.began);
+        signs
+    }
+
     /// A thread lives.
-    pub(super) fn give(&self, thread: usize) {
+    pub(crate) fn give(&self, thread: usize) {
         if let Some(last) = self.last_ms.get(thread) {
             last.store(self.since_ms(Instant::now()), Ordering::Relaxed);
         }

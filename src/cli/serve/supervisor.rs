@@ -35,10 +35,15 @@ pub(super) async fn live(signs: Arc<Signs>) {
     };
     // Half of what is asked for, so that one that is late costs nothing.
     let every = (patience / 2).max(Duration::from_millis(1));
+    while_all_live(&signs, every, || tell(&[NotifyState::Watchdog])).await;
+}
+
+/// Tells every so often that all live, and not where one does not.
+async fn while_all_live(signs: &Signs, every: Duration, tell: impl Fn() + Copy + Send + 'static) {
     loop {
         if signs.all_live() {
             // Who is slow to listen holds up nothing else.
-            let _ = spawn_blocking(|| tell(&[NotifyState::Watchdog])).await;
+            let _ = spawn_blocking(tell).await;
         } else {
             tracing::error!("a thread of the server is stuck; systemd is not told that it lives");
         }
@@ -50,5 +55,33 @@ pub(super) async fn live(signs: Arc<Signs>) {
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "systemd not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_is_told_that_it_lives_while_a_thread_is_stuck() {
+        static TOLD: AtomicUsize = AtomicUsize::new(0);
+        let signs = Signs::of_stuck(2);
+        signs.give(0);
+        let every = Duration::from_millis(1);
+        let telling = while_all_live(&signs, every, || {
+            TOLD.fetch_add(1, Ordering::Relaxed);
+        });
+        tokio::pin!(telling);
+        for _ in 0..20 {
+            let _ = tokio::time::timeout(every, &mut telling).await;
+        }
+        assert_eq!(TOLD.load(Ordering::Relaxed), 0);
+        // It has come back to its work.
+        signs.give(1);
+        while TOLD.load(Ordering::Relaxed) < 3 {
+            let _ = tokio::time::timeout(every, &mut telling).await;
+        }
     }
 }
