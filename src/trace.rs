@@ -28,9 +28,10 @@ pub struct Call {
     pub(crate) recording: Option<Arc<Recording>>,
 }
 
-/// Does what is done for a call.
-pub async fn within<F: Future>(call: Call, work: F) -> F::Output {
-    CURRENT.scope(call, work).await
+/// Does what is done for a call. Holds the work once: an `async fn` would hold it as it
+/// is given, too.
+pub fn within<F: Future>(call: Call, work: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(call, work)
 }
 
 /// Does at once what is done for a call.

@@ -37,8 +37,9 @@ impl Cache {
         let namespace = rules::place(tenancy, namespace, key, violations)?;
         let (entry, near) = match self.recall(tenancy, namespace, key, freshness) {
             Recall::Near(entry) => (Some(entry), true),
-            Recall::Ask => (self.ask(tenancy, namespace, key).await?, false),
-            Recall::Fetch(fetch) => (self.fetch(tenancy, fetch).await?, false),
+            // Boxed, so that what is near is answered without the room of these.
+            Recall::Ask => (Box::pin(self.ask(tenancy, namespace, key)).await?, false),
+            Recall::Fetch(fetch) => (Box::pin(self.fetch(tenancy, fetch)).await?, false),
         };
         let counts = Counts {
             operations: 1,

@@ -14,34 +14,30 @@ use crate::{
 const REST: Duration = Duration::from_millis(20);
 const RESTS: u32 = 25;
 
-/// The answer to a call on this tenancy; `None` where it is to be asked again, on what
-/// the tenancy is then.
-pub(super) async fn follow<T>(
+/// Whether a call with this answer, that rested so often, is to be asked again.
+pub(super) fn moves<T>(answer: &Result<T>, rests: u32) -> bool {
+    rests < RESTS && matches!(answer, Err(Error::RestoreInProgress))
+}
+
+/// Finds the tenancy of a call where it is now.
+pub(super) async fn follow(
     tenants: &Tenants,
     (context, access): (&Context, Access),
     tenancy: &mut Tenancy,
-    rests: &mut u32,
-    answer: Result<T>,
-) -> Result<Option<T>> {
-    match answer {
-        Err(Error::RestoreInProgress) if *rests < RESTS => {
-            *rests += 1;
-            let mut now = tenants
-                .admit_anew(&context.caller, &tenancy.tenant_id, access)
-                .await?;
-            if now.incarnation != tenancy.incarnation {
-                return Err(Error::no_tenant(&*tenancy.tenant_id));
-            }
-            if now.home == tenancy.home {
-                tokio::time::sleep(REST).await;
-            }
-            now.began = tenancy.began;
-            now.notes = tenancy.notes.clone();
-            *tenancy = now;
-            Ok(None)
-        }
-        answer => answer.map(Some),
+) -> Result<()> {
+    let mut now = tenants
+        .admit_anew(&context.caller, &tenancy.tenant_id, access)
+        .await?;
+    if now.incarnation != tenancy.incarnation {
+        return Err(Error::no_tenant(&*tenancy.tenant_id));
     }
+    if now.home == tenancy.home {
+        tokio::time::sleep(REST).await;
+    }
+    now.began = tenancy.began;
+    now.notes = tenancy.notes.clone();
+    *tenancy = now;
+    Ok(())
 }
 
 /// Awaits a call on a tenancy, wherever its data are by now.
@@ -50,11 +46,13 @@ macro_rules! at_home {
         let mut rests = 0;
         loop {
             let answer = $future.await;
-            let followed =
-                crate::grpc::home::follow(&$api.tenants, $call, &mut $tenancy, &mut rests, answer);
-            if let Some(answer) = followed.await? {
-                break answer;
+            if !crate::grpc::home::moves(&answer, rests) {
+                break answer?;
             }
+            rests += 1;
+            // Boxed, as hardly a call needs the room of it.
+            let follow = crate::grpc::home::follow(&$api.tenants, $call, &mut $tenancy);
+            Box::pin(follow).await?;
         }
     }};
 }

@@ -45,7 +45,9 @@ impl CacheApi {
             },
             Hot::Set => match unary::message(body, max_bytes, received).await {
                 Ok(request) => {
-                    unary::answer(context.answer(self.write(context, request).await), sent)
+                    // Boxed, so that reads do not carry the room of writes.
+                    let written = Box::pin(self.write(context, request)).await;
+                    unary::answer(context.answer(written), sent)
                 }
                 Err(status) => status.into_http(),
             },

@@ -39,7 +39,7 @@ impl Tenants {
             Some(Ok(caller))
         };
         let answer = self.authenticate_given(&given);
-        self.unless_down(answer, recalled).await
+        Box::pin(self.unless_down(answer, recalled)).await
     }
 
     /// Admits a call as [`Tenants::admit`]; where the store does not answer, by
@@ -65,7 +65,7 @@ impl Tenants {
             Some(self.enter(&known, caller, access))
         };
         let answer = self.admit(caller, tenant_id, access);
-        self.unless_down(answer, recalled).await
+        Box::pin(self.unless_down(answer, recalled)).await
     }
 
     /// What the store's answer comes to, in a short time; else what is recalled.
