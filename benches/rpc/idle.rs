@@ -72,10 +72,10 @@ pub fn measure(scratch: &Path, log: &Path, pressure: Pressure) -> Result<Vec<Idl
         };
         // From when all of them have called until they stop.
         thread::sleep(open.warm_up + Duration::from_millis(200));
-        let (before, cpu) = (commands(&redis), cpu_seconds(process.pid()));
+        let (before, cpu) = (redis.commands(), cpu_seconds(process.pid()));
         let time = open.time - Duration::from_millis(400);
         thread::sleep(time);
-        let (after, cpu) = (commands(&redis), cpu_seconds(process.pid()) - cpu);
+        let (after, cpu) = (redis.commands(), cpu_seconds(process.pid()) - cpu);
         run.join()
             .map_err(|_| anyhow::anyhow!("a client panicked"))??;
         let rate = |(name, count): (String, u64)| {
@@ -116,15 +116,4 @@ async fn known(process: &Process, prefix: &str, count: usize) -> Result<Vec<Call
         calls.extend(part??);
     }
     Ok(calls)
-}
-
-/// How often each command was called.
-fn commands(redis: &Redis) -> BTreeMap<String, u64> {
-    let told = redis.cli(&["info", "commandstats"]);
-    let lines = told.lines().filter_map(|line| {
-        let (name, figures) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-        let calls = figures.split(',').next()?.parse().ok()?;
-        Some((name.to_owned(), calls))
-    });
-    lines.collect()
 }

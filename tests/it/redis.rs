@@ -1,6 +1,7 @@
 //! Real redis-server processes on loopback. It does not know what they are used for, and nothing of our service.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -119,6 +120,17 @@ impl Redis {
     /// What redis-cli prints for a command.
     pub fn cli(&self, arguments: &[&str]) -> String {
         cli(self.port, self.options.password.as_deref(), arguments)
+    }
+
+    /// How often it has carried out each command so far, by its name in lower case.
+    pub fn commands(&self) -> BTreeMap<String, u64> {
+        let told = self.cli(&["info", "commandstats"]);
+        let lines = told.lines().filter_map(|line| {
+            let (name, figures) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let calls = figures.split(',').next()?.parse().ok()?;
+            Some((name.to_owned(), calls))
+        });
+        lines.collect()
     }
 
     /// Kills it as `kill -9` does.

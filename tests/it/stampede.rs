@@ -130,15 +130,9 @@ async fn call(mut clients: Clients, scene: Scene, begin: Instant, lost: Lost) ->
 
 /// Scripts and reads that Redis was asked so far.
 fn asked(redis: &Redis) -> (u64, u64) {
-    let stats = redis.cli(&["INFO", "commandstats"]);
-    let calls = |command: &str| {
-        let line = stats.lines().find_map(|line| line.strip_prefix(command));
-        let calls = line.and_then(|line| line.strip_prefix(":calls="));
-        calls.map_or(0, |calls| {
-            calls.split(',').next().unwrap().parse::<u64>().unwrap()
-        })
-    };
-    (calls("cmdstat_evalsha"), calls("cmdstat_mget"))
+    let commands = redis.commands();
+    let calls = |command| commands.get(command).copied().unwrap_or(0);
+    (calls("evalsha"), calls("mget"))
 }
 
 struct Stampede<'a> {

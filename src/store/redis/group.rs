@@ -6,10 +6,7 @@
 //! Nothing waits for others to come: the first leaves as soon as all that is ready to
 //! run on its core has run, with those that were asked for meanwhile.
 
-use std::{
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::{runtime, sync::oneshot, task};
@@ -36,7 +33,7 @@ pub(super) struct Asked {
 }
 
 /// What of a group is taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Load {
     writes: usize,
     bytes: usize,
@@ -110,15 +107,16 @@ impl Groups {
     /// What the commit script answers to a batch.
     pub(super) async fn run(&self, space: &Space, asked: Asked) -> Result<Bytes, Fault> {
         match self.join(space, asked) {
-            Place::First(asked, lead) => {
+            Place::First(asked, mut lead) => {
                 // Those who are ready now come along.
                 task::yield_now().await;
-                let mut members = lead.leave();
-                if members.is_empty() {
+                let others = lead.take().map_or_else(Vec::new, |group| group.others);
+                if others.is_empty() {
                     return self.alone(space, asked).await;
                 }
                 let (came, answer) = oneshot::channel();
-                members.insert(0, Member { asked, came });
+                let first = Member { asked, came };
+                let members = [first].into_iter().chain(others).collect();
                 // On its own, so that none is lost where another is given up.
                 task::spawn(self.leaving(space, members));
                 self.told(space, answer).await
@@ -131,11 +129,7 @@ impl Groups {
     /// Finds a batch its place.
     fn join(&self, space: &Space, asked: Asked) -> Place<'_> {
         let more = Load::of(&asked);
-        let nothing = Load {
-            writes: 0,
-            bytes: 0,
-        };
-        let Some(load) = nothing.with(more) else {
+        let Some(load) = Load::default().with(more) else {
             return Place::Alone(asked);
         };
         let mut forming = self.forming();
@@ -159,8 +153,11 @@ impl Groups {
             load,
             others: Vec::new(),
         });
-        let groups = self;
-        Place::First(asked, Lead { groups, number })
+        let lead = Lead {
+            groups: self,
+            number: Some(number),
+        };
+        Place::First(asked, lead)
     }
 
     /// The answer to one of a group.
@@ -232,34 +229,28 @@ enum Place<'a> {
 /// without it.
 struct Lead<'a> {
     groups: &'a Groups,
-    number: u64,
+    /// The number of its group, until that is taken.
+    number: Option<u64>,
 }
 
 impl Lead<'_> {
-    /// Those who come along.
-    fn leave(self) -> Vec<Member> {
-        self.take().map_or_else(Vec::new, |group| group.others)
-    }
-
-    fn take(&self) -> Option<Group> {
+    /// The group, as it is now; once.
+    fn take(&mut self) -> Option<Group> {
+        let number = self.number.take()?;
         let mut forming = self.groups.forming();
         let mut groups = forming.groups.iter();
-        let at = groups.position(|group| group.number == self.number)?;
+        let at = groups.position(|group| group.number == number)?;
         Some(forming.groups.swap_remove(at))
     }
 }
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
-        let Some(mut group) = self.take() else {
-            return;
-        };
-        let members = mem::take(&mut group.others);
-        if members.is_empty() {
-            return;
-        }
-        if let Ok(runtime) = runtime::Handle::try_current() {
-            drop(runtime.spawn(self.groups.leaving(&group.space, members)));
+        if let Some(Group { space, others, .. }) = self.take()
+            && !others.is_empty()
+            && let Ok(runtime) = runtime::Handle::try_current()
+        {
+            drop(runtime.spawn(self.groups.leaving(&space, others)));
         }
     }
 }

@@ -15,12 +15,7 @@ use crate::redis::Redis as Server;
 
 /// How many scripts Redis has run.
 fn scripts(server: &Server) -> u64 {
-    let stats = server.cli(&["info", "commandstats"]);
-    let calls = stats.lines().find_map(|line| {
-        let rest = line.strip_prefix("cmdstat_evalsha:calls=")?;
-        rest.split(',').next()?.parse().ok()
-    });
-    calls.unwrap_or(0)
+    server.commands().get("evalsha").copied().unwrap_or(0)
 }
 
 async fn at_once(store: &Redis, space: &Space, batches: Vec<Batch>) -> Vec<Result<Commit>> {
