@@ -13,6 +13,7 @@
 //! Every call ends within [`PATIENCE`], whatever becomes of the store.
 
 mod fault;
+mod payload;
 mod purged;
 
 use std::{fmt, path::PathBuf, sync::Arc, sync::OnceLock, time::Duration};
@@ -171,7 +172,7 @@ impl Objects {
     pub async fn put(&self, id: &CheckpointId, part: Part, bytes: Bytes) -> Result<(), Fault> {
         self.made()?;
         let path = self.path(id, part);
-        let put = self.driver.put(&path, bytes.into());
+        let put = self.driver.put(&path, payload::of(bytes));
         self.patiently(put).await?.map_err(|e| self.fault(e))?;
         Ok(())
     }
@@ -184,7 +185,7 @@ impl Objects {
         self.made()?;
         let path = self.path(id, part);
         let options = PutOptions::from(PutMode::Create);
-        let put = self.driver.put_opts(&path, bytes.clone().into(), options);
+        let put = self.driver.put_opts(&path, payload::of(bytes.clone()), options);
         match self.patiently(put).await? {
             Ok(_) => Ok(true),
             // Where an answer was lost, the repetition meets what it has put itself.

@@ -39,7 +39,7 @@ pub const CHUNK_BYTES: usize = 2 << 20;
 
 /// A block is sealed once its records have so many bytes. One record is never parted,
 /// so that a greater one makes a block, and where it must a chunk, of its own.
-pub const BLOCK_BYTES: usize = 256 << 10;
+pub const BLOCK_BYTES: usize = 64 << 10;
 
 /// Bytes of the records of a block at most: more than the greatest record has.
 const MAX_BLOCK_BYTES: usize = 1 << 29;
@@ -95,6 +95,8 @@ pub struct Digested {
 pub struct Chunk {
     place: Place,
     bytes: Vec<u8>,
+    /// Of its bytes: of each block as it comes, so that no end takes long.
+    hasher: Sha256,
     blocks: u32,
 }
 
@@ -106,6 +108,7 @@ impl Chunk {
         Self {
             place,
             bytes,
+            hasher: Sha256::new_with_prefix(MAGIC),
             blocks: 0,
         }
     }
@@ -139,8 +142,10 @@ impl Chunk {
         head.put_u32_le(records.len() as u32);
         key.seal(&self.place.bound(self.blocks, &head), &mut body, 0)?;
         head.put_u32_le(body.len() as u32);
-        self.bytes.extend_from_slice(&head);
-        self.bytes.extend_from_slice(&body);
+        for part in [&head, &body] {
+            self.bytes.extend_from_slice(part);
+            self.hasher.update(part);
+        }
         self.blocks += 1;
         Ok(())
     }
@@ -164,7 +169,7 @@ impl Chunk {
     pub fn end(self) -> (Bytes, Digested) {
         let digested = Digested {
             bytes: self.bytes.len() as u64,
-            sha256: sha256(&self.bytes),
+            sha256: data_encoding::HEXLOWER.encode(&self.hasher.finalize()),
             blocks: self.blocks,
         };
         (self.bytes.into(), digested)

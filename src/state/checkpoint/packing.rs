@@ -146,6 +146,8 @@ impl Packer {
         let chunk = self.chunk.get_or_insert_with(|| Chunk::begin(place()));
         let (owner, take) = (parcel.held.owner, parcel.held.take);
         chunk.push(owner, *component, take, records, parcel.key.sealing())?;
+        // Whoever serves calls waits for this core no longer than for a block.
+        std::thread::yield_now();
         let component = *component;
         *records = Vec::new();
         parcel.held.note(component, number);
