@@ -185,7 +185,9 @@ impl Objects {
         self.made()?;
         let path = self.path(id, part);
         let options = PutOptions::from(PutMode::Create);
-        let put = self.driver.put_opts(&path, payload::of(bytes.clone()), options);
+        let put = self
+            .driver
+            .put_opts(&path, payload::of(bytes.clone()), options);
         match self.patiently(put).await? {
             Ok(_) => Ok(true),
             // Where an answer was lost, the repetition meets what it has put itself.
@@ -322,7 +324,7 @@ impl Objects {
             }
         };
         let found = tokio::time::timeout(PROBE, asked).await;
-        found.unwrap_or_else(|_| Err(late(PROBE)))
+        found.unwrap_or_else(|_| Err(Fault::late(PROBE)))
     }
 
     /// Its URL.
@@ -359,7 +361,7 @@ impl Objects {
         call: impl Future<Output = object_store::Result<T>>,
     ) -> Result<object_store::Result<T>, Fault> {
         let answer = tokio::time::timeout(PATIENCE, call).await;
-        answer.map_err(|_| late(PATIENCE))
+        answer.map_err(|_| Fault::late(PATIENCE))
     }
 
     /// Nothing, where the error says that there is no such object and all else is
@@ -387,10 +389,6 @@ impl Directory {
         std::fs::write(&path, b".")?;
         std::fs::remove_file(&path)
     }
-}
-
-fn late(patience: Duration) -> Fault {
-    Fault::Unreachable(format!("no answer within {patience:?}"))
 }
 
 impl fmt::Debug for Objects {

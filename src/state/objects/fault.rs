@@ -1,7 +1,7 @@
 //! What can be wrong with an object store, in the kinds that a caller can act on. It
 //! does not know which call failed.
 
-use std::{error::Error as _, io};
+use std::{error::Error as _, io, time::Duration};
 
 use crate::error::Error;
 
@@ -43,6 +43,11 @@ impl Fault {
             }
             _ => Self::Unreachable(text),
         }
+    }
+
+    /// That of one who does not answer.
+    pub(super) fn late(patience: Duration) -> Self {
+        Self::Unreachable(format!("no answer within {patience:?}"))
     }
 
     pub(super) fn of_io(error: &io::Error) -> Self {
