@@ -32,6 +32,7 @@ pub mod store;
 
 pub mod error;
 pub mod histogram;
+pub mod moment;
 pub mod random;
 
 /// The messages, servers and clients generated from `proto/`.

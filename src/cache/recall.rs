@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    moment,
     store::{Key, Record, STALENESS},
     tenant::Tenancy,
 };
@@ -87,7 +88,7 @@ impl Cache {
             namespace,
             behind,
             min_version: freshness.min_version,
-            now: Instant::now(),
+            now: moment::now(),
             now_ms: self.store.now_ms(),
         };
         let place = near.place(&tenancy.space, namespace, key);
@@ -126,7 +127,7 @@ impl Cache {
             namespace,
             behind,
             min_version: freshness.min_version,
-            now: Instant::now(),
+            now: moment::now(),
             now_ms: self.store.now_ms(),
         };
         let mut recalled = Recalled {

@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    moment,
     telemetry::access,
     tenant::{
         Caller,
@@ -109,7 +110,7 @@ impl Call {
         Self {
             route,
             hot,
-            began: Instant::now(),
+            began: moment::now().into(),
             request_id: request_id::of(headers),
             caller: OnceLock::new(),
             presented: OnceLock::new(),

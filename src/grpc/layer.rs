@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    moment::Looking,
     store,
     tenant::Peer,
     trace::{self, Tracer},
@@ -101,11 +102,13 @@ impl Layer {
 impl hyper::service::Service<Request<Incoming>> for Layer {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answer;
+    type Future = Looking<Answer>;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, request: Request<Incoming>) -> Looking<Answer> {
         let Self { inside, remote } = self.clone();
-        Box::pin(async move { Ok(inside.serve(request, remote).await) })
+        Looking(Box::pin(
+            async move { Ok(inside.serve(request, remote).await) },
+        ))
     }
 }
 

@@ -1,14 +1,11 @@
 //! The id of a call: taken from the caller where it brings a sound one, else
 //! made. It ties an answer to the log, and is no secret.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 
-use crate::random::number;
+use crate::{moment, random::number};
 
 /// The header it comes and goes in.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,10 +28,7 @@ fn sound(text: &str) -> bool {
 }
 
 fn made() -> Arc<str> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let ms = u64::try_from(moment::unix().as_millis()).unwrap_or(u64::MAX);
     let mut random = [0; 10];
     for (bytes, word) in random.chunks_mut(8).zip([number(), number()]) {
         let word = word.to_le_bytes();

@@ -20,7 +20,7 @@ use super::{
     Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed,
     Result, Row, Space, Store, Table, Tallied, Tally, Ties, Unit, Usage, Watched,
 };
-use crate::trace::Step;
+use crate::{moment, trace::Step};
 
 /// A store that is watched. Several, one per core, may share their [`Counters`].
 #[derive(Clone)]
@@ -310,7 +310,7 @@ pub async fn with_deadline<F: Future>(
     deadline: Instant,
     future: F,
 ) -> std::result::Result<F::Output, Elapsed> {
-    if deadline <= Instant::now() {
+    if deadline <= moment::now().into() {
         return Err(Elapsed {
             commit_in_flight: false,
         });

@@ -33,7 +33,7 @@ use super::{
     rate, record,
 };
 use crate::{
-    config,
+    config, moment,
     store::{Handle, Incarnation, Key, Position, Table, Unit},
 };
 
@@ -297,7 +297,7 @@ impl Directory {
 
     /// Whether what was looked up then may be used.
     fn holds(&self, since: Instant, ttl: Duration) -> bool {
-        let now = Instant::now();
+        let now = moment::now();
         self.is_fresh_at(now) && now.saturating_duration_since(since) < ttl
     }
 

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use crate::moment;
+
 /// Samples that the best one is taken from.
 const SAMPLES: usize = 8;
 
@@ -41,7 +43,8 @@ impl Clock {
 
     /// Milliseconds since 1970.
     pub(super) fn now_ms(&self) -> u64 {
-        let now_us = micros(self.start.elapsed()) + self.offset_us.load(Ordering::Relaxed);
+        let now = moment::now().saturating_duration_since(self.start);
+        let now_us = micros(now) + self.offset_us.load(Ordering::Relaxed);
         u64::try_from(now_us / 1000).unwrap_or_default()
     }
 

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     config::WhenDown,
     error::{Error, Result},
+    moment,
     store::{self, Incarnation, Lease, Space},
     tenant::{Tenants, rows},
 };
@@ -66,7 +67,7 @@ impl Permits {
     /// Draws where that can be decided at once; has the store asked where permits
     /// run low.
     fn attempt(self: &Arc<Self>, tenants: &Tenants, rule: &Rule, amount: u64) -> Attempt {
-        let (replicas, now) = (tenants.replicas(), Instant::now());
+        let (replicas, now) = (tenants.replicas(), moment::now());
         let mut ledger = self.lock();
         let attempt = ledger.draw(rule, amount, replicas, now);
         if ledger.runs_low(now) {
