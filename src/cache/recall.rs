@@ -84,13 +84,7 @@ impl Cache {
             return Recall::Ask;
         };
         let snapshot = self.memory.snapshots.get(tenancy.home);
-        let asked = Asked {
-            namespace,
-            behind,
-            min_version: freshness.min_version,
-            now: moment::now(),
-            now_ms: self.store.now_ms(),
-        };
+        let asked = self.asked(namespace, behind, freshness);
         let place = near.place(&tenancy.space, namespace, key);
         match asked.of(near, &place, key, snapshot.as_deref()) {
             Ok(kept) => Recall::Near(kept.entry()),
@@ -103,6 +97,16 @@ impl Cache {
                 worth,
                 shared: behind == STALENESS && freshness.min_version == 0,
             }),
+        }
+    }
+
+    fn asked<'a>(&self, namespace: &'a str, behind: Duration, freshness: &Freshness) -> Asked<'a> {
+        Asked {
+            namespace,
+            behind,
+            min_version: freshness.min_version,
+            now: moment::now(),
+            now_ms: self.store.now_ms(),
         }
     }
 
@@ -123,13 +127,7 @@ impl Cache {
             };
         };
         let snapshot = self.memory.snapshots.get(tenancy.home);
-        let asked = Asked {
-            namespace,
-            behind,
-            min_version: freshness.min_version,
-            now: moment::now(),
-            now_ms: self.store.now_ms(),
-        };
+        let asked = self.asked(namespace, behind, freshness);
         let mut recalled = Recalled {
             found: Vec::with_capacity(keys.len()),
             asked: Vec::new(),
