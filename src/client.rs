@@ -101,7 +101,7 @@ pub use self::{
 };
 pub(crate) use self::{
     connection::{MESSAGE_BYTES, bearer, connect, innermost, uri},
-    tls::{Connector, Trust},
+    tls::Trust,
 };
 
 /// A connection to a service, with a key; its clones share the connection.

@@ -34,6 +34,7 @@ pub mod error;
 pub mod histogram;
 pub mod moment;
 pub mod random;
+mod tls;
 
 /// The messages, servers and clients generated from `proto/`.
 #[allow(

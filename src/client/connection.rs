@@ -135,7 +135,8 @@ impl Options {
         let uri = uri(address)?;
         let endpoint = endpoint(&uri, CONNECT_TIMEOUT);
         Ok(if is_tls(&uri) {
-            self.trust.connector(&uri)?.connect_lazily(endpoint)
+            let connector = self.trust.connector(&uri)?;
+            endpoint.connect_with_connector_lazy(connector.service())
         } else {
             endpoint.connect_lazy()
         })
@@ -241,7 +242,7 @@ pub(crate) async fn connect(
     let connecting = async {
         if is_tls(uri) {
             let connector = trust.connector(uri)?;
-            return Ok(connector.connect(endpoint).await);
+            return Ok(endpoint.connect_with_connector(connector.service()).await);
         }
         Ok(endpoint.connect().await)
     };

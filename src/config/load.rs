@@ -45,7 +45,9 @@ impl Loaded {
     pub fn files(&self) -> Vec<PathBuf> {
         let of_server = self.config.server.tls.files();
         let of_redis = self.config.redis.tls.files();
-        of_server.chain(of_redis).cloned().collect()
+        let of_collector = self.config.trace.files();
+        let all = of_server.chain(of_redis).chain(of_collector);
+        all.cloned().collect()
     }
 }
 

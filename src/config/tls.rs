@@ -2,6 +2,7 @@
 //! certificates it takes from clients, and which of those are admins'. It does not know
 //! who is shown anything.
 
+pub(super) mod collector;
 mod identity;
 pub(super) mod pem;
 pub(super) mod redis;

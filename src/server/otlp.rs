@@ -3,6 +3,7 @@
 //! nothing else. It does not know what is recorded.
 
 use std::{
+    error::Error,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -24,6 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     config,
+    tls::{self, Connector, Settings},
     trace::{Side, Span, Spans, Tracer, Value},
 };
 
@@ -45,6 +47,13 @@ const ANSWER_BYTES: usize = 64 << 10;
 /// A span was recorded by the caller's side, says a bit of its flags.
 const SAMPLED: u32 = 1;
 
+/// What TLS to a collector may be mended by.
+const SETTINGS: Settings = Settings {
+    ca_file: "trace.otlp_ca_file",
+    identity: None,
+    plain: "http://",
+};
+
 /// The task that sends.
 pub(super) struct Exporter {
     stop: oneshot::Sender<()>,
@@ -56,8 +65,8 @@ impl Exporter {
     /// Starts it on this runtime; `None` where no collector is named.
     pub(super) fn start(config: &config::Trace, tracer: Arc<Tracer>, spans: Spans) -> Option<Self> {
         let endpoint = config.otlp_endpoint.clone()?;
-        let channel = match Endpoint::from_shared(endpoint) {
-            Ok(endpoint) => endpoint.connect_timeout(TIMEOUT).connect_lazy(),
+        let channel = match channel(config, endpoint) {
+            Ok(channel) => channel,
             Err(error) => {
                 tracing::error!(%error, "spans not sent");
                 return None;
@@ -81,6 +90,23 @@ impl Exporter {
         let (recorded, dropped) = (tracer.recorded(), tracer.dropped());
         tracing::info!(recorded, dropped, "spans ended");
     }
+}
+
+/// What connects to the collector when there is something to send, in TLS where its
+/// address asks for it.
+fn channel(config: &config::Trace, endpoint: String) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(endpoint).map_err(|error| error.to_string())?;
+    let endpoint = endpoint.connect_timeout(TIMEOUT);
+    if endpoint.uri().scheme_str() != Some("https") {
+        return Ok(endpoint.connect_lazy());
+    }
+    let roots = tls::trusted(config.otlp_roots(), SETTINGS.ca_file)?;
+    let config = tls::client()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = Connector::to(endpoint.uri(), config, b"h2")?;
+    Ok(endpoint.connect_with_connector_lazy(connector.service()))
 }
 
 async fn send(
@@ -110,8 +136,7 @@ async fn send(
             }
             Ok(Err(status)) => {
                 tracer.lost(count);
-                // What it says besides is its own, and may be anything.
-                Some(status.code().to_string())
+                Some(why(&status))
             }
             Err(_) => {
                 tracer.lost(count);
@@ -127,6 +152,19 @@ async fn send(
         lost = if failure.is_some() { lost + count } else { 0 };
         well = failure.is_none();
     }
+}
+
+/// What a handshake failed for, or else the code of what failed. What a collector says
+/// besides is its own, and may be anything.
+fn why(status: &tonic::Status) -> String {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if let Some(words) = tls::failure(&format!("{error:?}"), &SETTINGS) {
+            return format!("TLS with it failed: {words}");
+        }
+        cause = error.source();
+    }
+    status.code().to_string()
 }
 
 /// Takes the next batch: waits for a first span, and then a while for more. Nothing comes

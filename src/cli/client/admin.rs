@@ -21,8 +21,9 @@ use tokio::{
 use super::{Global, admin_key, loopback};
 use crate::{
     cli::failure::{Exit, Failure},
-    client::{Connector, innermost},
+    client::innermost,
     config::Config,
+    tls::Connector,
 };
 
 /// The largest answer that is read.

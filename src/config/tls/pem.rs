@@ -31,13 +31,14 @@ pub(super) struct Files {
 }
 
 /// Settings that name a file, and the setting that is what the file holds.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("server.tls.cert_file", "server.tls.certificate"),
     ("server.tls.key_file", "server.tls.key"),
     ("server.tls.client_ca_file", "server.tls.client_ca"),
     ("redis.tls.ca_file", "redis.tls.ca"),
     ("redis.tls.cert_file", "redis.tls.certificate"),
     ("redis.tls.key_file", "redis.tls.key"),
+    ("trace.otlp_ca_file", "trace.otlp_ca"),
 ];
 
 /// Those contents that are never shown.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fred::types::config::{TlsConfig, TlsConnector};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::{
         ResolvesClientCert, Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -18,6 +18,13 @@ use rustls::{
 use crate::{
     config::{Live, RedisTls},
     store::{Error, Result},
+    tls::{self, Settings},
+};
+
+const SETTINGS: Settings = Settings {
+    ca_file: "redis.tls.ca_file",
+    identity: Some(["redis.tls.cert_file", "redis.tls.key_file"]),
+    plain: "redis://",
 };
 
 /// How connections to a store begin in TLS. One for all of them, which share what is
@@ -39,11 +46,7 @@ struct Files {
 
 impl Files {
     fn of(config: &RedisTls) -> Result<Self> {
-        let roots = config.roots().unwrap_or_else(|| Arc::new(native_roots()));
-        if roots.is_empty() {
-            let words = "this machine trusts no certificates: name some by redis.tls.ca_file";
-            return Err(Error::Unusable(words.to_owned()));
-        }
+        let roots = tls::trusted(config.roots(), SETTINGS.ca_file).map_err(Error::Unusable)?;
         let provider = Arc::new(ring::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
         Ok(Self {
@@ -62,8 +65,7 @@ impl Connector {
     pub fn of(config: &RedisTls) -> Result<Self> {
         let files = Live::from(Files::of(config)?);
         let read = || Arc::new(Read(files.clone()));
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
+        let mut config = tls::client()
             .map_err(unusable)?
             // It verifies as any other; what by is looked at each time.
             .dangerous()
@@ -150,61 +152,10 @@ impl ResolvesClientCert for Read {
     }
 }
 
-fn native_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "certificates that this machine trusts not read");
-    }
-    roots.add_parsable_certificates(found.certs);
-    roots
-}
-
 /// What the driver's words for a failed handshake mean to who set it up; `None` where
 /// they are about something else.
 pub(super) fn failure(text: &str) -> Option<Error> {
-    let inside = |name: &str| {
-        let (_, rest) = text.split_once(name)?;
-        // The name of the case; what belongs to it may be long.
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric());
-        rest.get(..end.unwrap_or(rest.len()))
-    };
-    let words = if let Some(why) = inside("InvalidCertificate(") {
-        let meaning = match why {
-            // The second is what comes of an authority of the same name.
-            "UnknownIssuer" | "BadSignature" => {
-                "its certificate is unknown: it is signed by none of redis.tls.ca_file, or of those \
-                 that this machine trusts"
-            }
-            "Expired" | "ExpiredContext" => "its certificate has expired",
-            "NotValidYet" | "NotValidYetContext" => "its certificate is not valid yet",
-            "NotValidForName" | "NotValidForNameContext" => {
-                "its certificate is for another name than the one it is reached by"
-            }
-            _ => "its certificate is not accepted",
-        };
-        format!("{meaning} ({why})")
-    } else if let Some(why) = inside("AlertReceived(") {
-        let meaning = match why {
-            "CertificateRequired" => {
-                "it asks for a certificate: set redis.tls.cert_file and redis.tls.key_file"
-            }
-            "UnknownCA"
-            | "BadCertificate"
-            | "CertificateExpired"
-            | "CertificateUnknown"
-            | "CertificateRevoked"
-            | "UnsupportedCertificate"
-            | "AccessDenied"
-            | "DecryptError" => "it does not accept the certificate of redis.tls.cert_file",
-            _ => "it refused the handshake",
-        };
-        format!("{meaning} ({why})")
-    } else if text.contains("InvalidMessage(InvalidContentType)") {
-        "it does not speak TLS on this port: redis:// is for servers that do not".to_owned()
-    } else {
-        return None;
-    };
+    let words = tls::failure(text, &SETTINGS)?;
     Some(Error::Unusable(format!("TLS with it failed: {words}")))
 }
 
@@ -214,24 +165,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_handshake_is_told_in_words_that_help() {
+    fn a_failed_handshake_is_told_by_the_settings_of_redis() {
         for (text, says) in [
-            (
-                "Custom { kind: InvalidData, error: InvalidCertificate(UnknownIssuer) }",
-                "unknown",
-            ),
-            (
-                "Custom { kind: InvalidData, error: InvalidCertificate(NotValidForNameContext { expected: x }) }",
-                "another name",
-            ),
-            (
-                "Custom { kind: InvalidData, error: AlertReceived(CertificateRequired) }",
-                "redis.tls.cert_file",
-            ),
-            (
-                "Custom { kind: InvalidData, error: InvalidMessage(InvalidContentType) }",
-                "redis://",
-            ),
+            ("InvalidCertificate(UnknownIssuer)", "redis.tls.ca_file"),
+            ("AlertReceived(CertificateRequired)", "redis.tls.cert_file"),
+            ("InvalidMessage(InvalidContentType)", "redis://"),
         ] {
             match failure(text) {
                 Some(Error::Unusable(told)) => assert!(told.contains(says), "{told}"),

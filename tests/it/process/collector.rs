@@ -1,5 +1,5 @@
 //! A collector of traces, as the service's operators have one: it speaks OTLP over gRPC,
-//! and keeps what it is sent. It does not know what should come.
+//! in the clear or in TLS, and keeps what it is sent. It does not know what should come.
 
 use std::{
     net::SocketAddr,
@@ -15,15 +15,23 @@ use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value::Value},
     trace::v1::Span,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
+use crate::authority::Holder;
+
 /// A running collector; gone when dropped.
 pub struct Collector {
+    url: String,
     address: SocketAddr,
     kept: Kept,
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 #[derive(Clone, Default)]
@@ -51,15 +59,40 @@ impl Collector {
             .serve_with_incoming(TcpListenerStream::new(listener));
         let task = tokio::spawn(async move { serving.await.unwrap() });
         Self {
+            url: format!("http://{address}"),
             address,
             kept,
-            task,
+            tasks: vec![task],
         }
+    }
+
+    /// One that is met in TLS, and shows the certificate of this holder.
+    pub async fn start_in_tls(holder: &Holder) -> Self {
+        let mut collector = Self::start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        collector.url = format!("https://{}", listener.local_addr().unwrap());
+        let acceptor = TlsAcceptor::from(holder.server("h2"));
+        let inner = collector.address;
+        collector.tasks.push(tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    // Who means another protocol is not served.
+                    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+                    let mut inner = TcpStream::connect(inner).await.unwrap();
+                    let _ = copy_bidirectional(&mut stream, &mut inner).await;
+                });
+            }
+        }));
+        collector
     }
 
     /// What `trace.otlp_endpoint` has to be.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url.clone()
     }
 
     /// What it was sent so far.
@@ -88,7 +121,9 @@ impl Collector {
 
 impl Drop for Collector {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod admin;
 mod client;
 mod exposure;
 mod redis;
+mod traces;
 
 use std::{fs, path::Path, time::Duration};
 

@@ -47,7 +47,7 @@ const DIRECTIONS: [(&str, &[&str]); 10] = [
 ];
 
 /// Crates, and the files that may use them, by the beginning of their path.
-const CONFINED: [(&str, &[&str]); 16] = [
+const CONFINED: [(&str, &[&str]); 17] = [
     (
         "tonic",
         &[
@@ -81,8 +81,8 @@ const CONFINED: [(&str, &[&str]); 16] = [
             "src/codec/xaes.rs",
             "src/config/tls",
             "src/server/tls.rs",
-            "src/client/tls.rs",
             "src/store/redis/tls.rs",
+            "src/tls.rs",
         ],
     ),
     ("aes", &["src/codec/xaes.rs"]),
@@ -95,9 +95,11 @@ const CONFINED: [(&str, &[&str]); 16] = [
             "src/server/tls.rs",
             "src/client/tls.rs",
             "src/store/redis/tls.rs",
+            "src/tls.rs",
         ],
     ),
-    ("tokio_rustls", &["src/server", "src/client/tls.rs"]),
+    ("rustls_native_certs", &["src/tls.rs"]),
+    ("tokio_rustls", &["src/server", "src/tls.rs"]),
     ("reqwest", &[]),
     ("opentelemetry_proto", &["src/server/otlp.rs"]),
 ];
