@@ -46,6 +46,7 @@ restore-kills: tools ## Kill the service at 100 moments of a restore.
 lint: ## Check form: rustfmt, clippy, rustdoc, and buf for the protos.
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features --lib --bins -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	@if tests/tools buf; then $(MAKE) --no-print-directory lint-protos; else \
 		echo "WARNING: buf cannot be had, so the protos were NOT linted and NOT checked for breaking changes" >&2; fi
