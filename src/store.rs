@@ -35,7 +35,7 @@
 //!   survive flushes, and end with their space.
 //! - [`Store::tally`] adds all its amounts or none, and once: what was added is
 //!   durable as a control record is. Counters are never negative, and never lose
-//!   an amount.
+//!   an amount. [`Store::recall`] tells which names of tallies are remembered.
 //! - [`Store::lease`] never lets more permits be used in any span of a window than
 //!   the limit it is asked with, as far as holders keep to their leases.
 //! - What [`Store::read_watched`] saw is told of when it changes: whoever holds a
@@ -94,8 +94,8 @@ pub use batch::{
 };
 pub use health::{Gauges, Health};
 pub use meter::{
-    Add, Count, Lease, Leased, MAX_COUNT, Metered, Meters, Once, Opening, Reading, Row, Settle,
-    Stamp, Tallied, Tally, Unit, slot_ms,
+    Add, Count, Lease, Leased, MAX_COUNT, Metered, Meters, Once, Opening, Reading, Recall,
+    Recalled, Remembered, Row, Settle, Stamp, Tallied, Tally, Unit, slot_ms,
 };
 pub use observed::{Calls, Counters, Elapsed, Ended, Observed, deadline, with_deadline};
 pub use pin::{Keep, MAX_PINS, PINNED_PAGE_BYTES, Pin, PinnedPage, PinnedRecord, Pinning};
@@ -153,6 +153,9 @@ pub trait Store: Send + Sync + 'static {
     /// The rows of these names, in order, each as of one moment; at most 1000.
     /// Counters come in the order of their names' bytes.
     async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>>;
+
+    /// A page of the names of tallies that are remembered; see [`Recall`].
+    async fn recall(&self, recall: Recall) -> Result<Recalled>;
 
     /// Leases permits of a window, in one atomic step.
     async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased>;

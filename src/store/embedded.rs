@@ -17,6 +17,7 @@ mod metering;
 mod opening;
 mod passage;
 mod pins;
+mod recall;
 mod shelter;
 mod snapshot;
 mod state;
@@ -54,8 +55,9 @@ use self::{
 };
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Keep, Key, Lease, Leased, Meters,
-    Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed, Result, Row,
-    Space, Store, Table, Tallied, Tally, Ties, Unit, Usage, Vouch, Watch, Watched, Watcher, misuse,
+    Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Recall, Recalled, Reclaim,
+    Reclaimed, Result, Row, Space, Store, Table, Tallied, Tally, Ties, Unit, Usage, Vouch, Watch,
+    Watched, Watcher, misuse,
 };
 
 /// Requests that may wait for the writer.
@@ -222,6 +224,10 @@ impl Store for Embedded {
         misuse::rows(names)?;
         self.look(|snapshot, now_ms| snapshot.counts(space, names, now_ms))
             .await
+    }
+
+    async fn recall(&self, recall: Recall) -> Result<Recalled> {
+        self.list_names(&recall).await
     }
 
     async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased> {

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::Key;
+use super::{Cursor, Key, Space};
 
 /// What a commit adds to the meters of its space, if it is applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,6 +171,49 @@ pub struct Once {
     pub name: Bytes,
     /// How long it is remembered.
     pub keep_ms: u64,
+}
+
+/// Asks which names are remembered ([`Once`]) in spaces that nobody removed.
+///
+/// A name that is remembered throughout a walk comes at least once; one that began or
+/// ended meanwhile may come. There is no order, and a name may come twice. One walk over
+/// several spaces costs little more than one over the space that shares its server with
+/// the most.
+#[derive(Clone, Debug, Default)]
+pub struct Recall {
+    /// The spaces, each once, at most [`METER_SPACES`](super::METER_SPACES). All calls
+    /// of a walk are given the same.
+    pub spaces: Vec<Space>,
+    /// Only names that begin so; likewise.
+    pub prefix: Bytes,
+    /// Where the page before ended; `None` begins.
+    pub after: Option<Cursor>,
+    /// About so many names; 1 to 1000.
+    pub limit: usize,
+}
+
+/// A page of names that are remembered.
+#[derive(Clone, Debug, Default)]
+pub struct Recalled {
+    /// The names. None does not mean the end.
+    pub names: Vec<Remembered>,
+    /// The spaces whose walk cannot be whole, because their server was replaced or gave
+    /// them away, by their places in the call, in order: all that the walk has found so
+    /// until now.
+    pub lost: Vec<usize>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// A name that is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// In which space: its place in the call.
+    pub space: usize,
+    /// The name.
+    pub name: Bytes,
+    /// Until when, by the store's clock: [`Once::keep_ms`] after its tally.
+    pub until_ms: u64,
 }
 
 /// Amounts for the counters of one row.

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::{
-    Batch, Error, Inheritance, Keep, Lease, MAX_PINS, MAX_WRITES, Metered, Pin, Result, Tally,
-    pin::KEPT_MS,
+    Batch, Error, Inheritance, Keep, Lease, MAX_PINS, MAX_WRITES, METER_SPACES, Metered, Pin,
+    Recall, Result, Tally, pin::KEPT_MS,
 };
 
 /// Counts of one tally, at most.
@@ -107,6 +107,22 @@ pub(super) fn rows(names: &[Bytes]) -> Result<()> {
         ));
     }
     names.iter().try_for_each(|row| name("row", row))
+}
+
+/// Whether names can be asked for so.
+pub(super) fn recall(recall: &Recall) -> Result<()> {
+    if !(1..=1000).contains(&recall.limit) {
+        return misuse("a page has 1 to 1000 names".into());
+    }
+    let spaces = recall.spaces.len();
+    if !(1..=METER_SPACES).contains(&spaces) {
+        return misuse(format!("{spaces} spaces in a walk; 1 to {METER_SPACES}"));
+    }
+    let mut seen = HashSet::new();
+    if !recall.spaces.iter().all(|space| seen.insert(space)) {
+        return misuse("a space is named twice in one walk".into());
+    }
+    Ok(())
 }
 
 /// Whether a lease keeps to the contract.

@@ -17,8 +17,9 @@ use self::counters::Method;
 pub use self::counters::{Calls, Counters, Ended};
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Keep, Key, Lease, Leased,
-    Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed,
-    Result, Row, Space, Store, Table, Tallied, Tally, Ties, Unit, Usage, Watched,
+    Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Recall, Recalled,
+    Reclaim, Reclaimed, Result, Row, Space, Store, Table, Tallied, Tally, Ties, Unit, Usage,
+    Watched,
 };
 use crate::{moment, trace::Step};
 
@@ -169,6 +170,11 @@ impl Store for Observed {
     async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>> {
         let call = self.store.rows(space, names);
         watch("rows", self.backend(), &self.counters.rows, ok, call).await
+    }
+
+    async fn recall(&self, recall: Recall) -> Result<Recalled> {
+        let call = self.store.recall(recall);
+        watch("recall", self.backend(), &self.counters.recall, ok, call).await
     }
 
     /// A lease writes nothing that its caller asked for, so one that is on its way

@@ -31,6 +31,7 @@ mod pinned;
 mod pins;
 mod pool;
 mod pulse;
+mod recall;
 mod reclaim;
 mod reply;
 mod scan;
@@ -73,9 +74,9 @@ use self::{
 };
 use super::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Health, Keep, Key, Lease, Leased, Meters,
-    Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed, Refusal,
-    Result, Row, Space, Step, Store, Table, Tallied, Tally, Ties, Unit, Usage, Watched, Watcher,
-    misuse,
+    Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Recall, Recalled, Reclaim,
+    Reclaimed, Refusal, Result, Row, Space, Step, Store, Table, Tallied, Tally, Ties, Unit, Usage,
+    Watched, Watcher, misuse,
 };
 
 /// How Redis is reached.
@@ -300,6 +301,10 @@ impl Store for Redis {
     async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>> {
         misuse::rows(names)?;
         self.counters(space, names).await
+    }
+
+    async fn recall(&self, recall: Recall) -> Result<Recalled> {
+        self.walk_names(&recall).await
     }
 
     async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased> {

@@ -2,10 +2,16 @@
 //! know who consumed it, nor what it costs.
 //!
 //! One tally does it all: the event's name, its counts in the rows of its own
-//! time, the levels it raises, and that its billing period is open. Whoever
-//! reports the same name again changes nothing, whatever else it says.
+//! time, the levels it raises, that its billing period is open, and that nobody
+//! is copying the rows. Whoever reports the same name again changes nothing,
+//! whatever else it says.
 
-use std::collections::BTreeMap;
+pub mod counted;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use super::{
     Period, Tenancy, Tenant, Tenants, Terms,
@@ -31,10 +37,22 @@ const MAX_METRICS: usize = 40;
 const BEHIND_MS: u64 = 35 * Unit::Day.ms();
 
 /// How far a caller's clock may be ahead.
-const AHEAD_MS: u64 = 5 * Unit::Minute.ms();
+pub(super) const AHEAD_MS: u64 = 5 * Unit::Minute.ms();
 
-/// How long an event's name is remembered: until its time is too long ago.
+/// How long an event's name is remembered: until its time is too long ago. When it
+/// ends tells when it was counted, so that it never changes.
 const REMEMBERED_MS: u64 = BEHIND_MS + 2 * AHEAD_MS;
+
+/// How often it is tried anew while the tenant's rows are copied, and for how long:
+/// longer than whoever died over it can keep events from them.
+const AGAIN: Duration = Duration::from_millis(10);
+const PATIENCE: Duration = Duration::from_millis(counted::COPYING_MS + 1_000);
+
+/// The place of [`rows::copying`] among what must be absent.
+const COPYING: usize = 0;
+
+/// What the names of events begin with.
+const EVENT: &str = "event:";
 
 const AMOUNT: &str = "0 to 1,000,000,000,000,000 are allowed";
 
@@ -179,7 +197,10 @@ impl Event {
                 name: name(incarnation, &self.event_id).into(),
                 keep_ms: REMEMBERED_MS,
             }),
-            absent: rows::bar(incarnation, at_ms, now_ms).into_iter().collect(),
+            absent: [rows::copying(incarnation)]
+                .into_iter()
+                .chain(rows::bar(incarnation, at_ms, now_ms))
+                .collect(),
             adds,
         }
     }
@@ -191,7 +212,7 @@ fn in_range(amount: i64) -> bool {
 
 /// The event's name in the meter space, which many tenants share.
 fn name(incarnation: Incarnation, event_id: &str) -> String {
-    format!("event:{incarnation}:{event_id}")
+    format!("{EVENT}{incarnation}:{event_id}")
 }
 
 fn is_level(quotas: &Quotas, metric: &str) -> bool {
@@ -207,7 +228,8 @@ impl Tenants {
     /// # Errors
     /// [`Error::Invalid`]; [`Error::NotFound`]; [`Error::TenantDeleted`] for what
     /// was consumed after the deletion; [`Error::ConditionNotMet`] where the
-    /// billing period is closed; those of the store.
+    /// billing period is closed; [`Error::RequestInProgress`] while a checkpoint
+    /// holds on to the tenant's rows; those of the store.
     pub async fn record(&self, mut event: Event) -> Result<bool> {
         let now_ms = self.store.now_ms();
         let at_ms = event.event_ms.unwrap_or(now_ms);
@@ -239,10 +261,10 @@ impl Tenants {
         let tally = event.tally(place, &quotas, at_ms, now_ms);
         let row = rows::transfer(tenant.incarnation, Period::of(at_ms));
         let transfer = tally.adds.iter().position(|add| add.row == row);
-        let space = Space::meters(tenant.incarnation);
-        let shown = match self.store.tally(&space, tally).await? {
+        let shown = match self.add_event(tenant.incarnation, tally).await? {
             Tallied::Added(shown) => shown,
             Tallied::Duplicate => return Ok(false),
+            Tallied::Barred { key: COPYING } => return Err(Error::RequestInProgress),
             Tallied::Barred { .. } => {
                 return Err(Error::ConditionNotMet {
                     subject: "event_time".into(),
@@ -265,6 +287,20 @@ impl Tenants {
         self.force(&event, &tenancy, &quotas, now_ms.saturating_sub(at_ms))
             .await;
         Ok(true)
+    }
+
+    /// Adds an event, once nobody copies the rows.
+    async fn add_event(&self, incarnation: Incarnation, tally: Tally) -> Result<Tallied> {
+        let space = Space::meters(incarnation);
+        let begun = Instant::now();
+        loop {
+            let tallied = self.store.tally(&space, tally.clone()).await?;
+            let copied = tallied == Tallied::Barred { key: COPYING };
+            if !copied || begun.elapsed() > PATIENCE {
+                return Ok(tallied);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// Counts what was consumed so lately that it falls into a rate's window. It

@@ -147,6 +147,15 @@ pub(super) fn closing(incarnation: Incarnation, period: Period) -> Key {
     )
 }
 
+/// Says that a tenant's rows are being copied: while it is there no event is added to
+/// them, so that the copy holds each event in all its rows or in none.
+pub(super) fn copying(incarnation: Incarnation) -> Key {
+    Key::new(
+        Table::Control,
+        format!("copying:{incarnation}").into_bytes(),
+    )
+}
+
 /// The closed statement of a tenant's period.
 pub(super) fn statement(incarnation: Incarnation, period: Period) -> Key {
     Key::new(

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use super::{
     Masters, Period, Tenant, Tenants,
     admission::pepper_key,
+    event::AHEAD_MS,
     record::{self, api_key_key, key_use_key, tenant_key},
     rows,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     store::{Incarnation, Key, Meters, Query, Record, Row, Space, Table, Unit},
 };
 
@@ -24,6 +25,9 @@ const VALUE_BYTES: usize = 1 << 20;
 
 /// Periods back that rows are kept of, the present one included.
 const PERIODS: usize = 14;
+
+/// How often rows are read anew that events came to meanwhile.
+const ATTEMPTS: usize = 3;
 
 /// How long a period's rows are kept.
 const PERIOD_KEPT_MS: u64 = 400 * Unit::Day.ms();
@@ -46,6 +50,9 @@ pub struct KeptUsage {
     pub rows: Vec<KeptRow>,
     /// Its closed statements, and what bars its closed periods.
     pub records: Vec<(Key, Record)>,
+    /// The events that were counted before this moment are in its rows, and no others;
+    /// see [`Counted::is_before`](super::event::counted::Counted::is_before).
+    pub events_before_ms: u64,
 }
 
 /// The meters of a space.
@@ -166,10 +173,11 @@ impl Tenants {
     }
 
     /// What is kept of a tenant's usage: each row, and the meters of each unit, as of the
-    /// moment it is read. What its calls at this replica came to is flushed first.
+    /// moment it is read, while no event is counted. What its calls at this replica came
+    /// to is flushed first.
     ///
     /// # Errors
-    /// The store's.
+    /// [`Error::StoreUnavailable`] where that takes too long; the store's.
     pub async fn kept_usage(&self, tenant: &Tenant) -> Result<KeptUsage> {
         let account = self.account(tenant);
         self.flush_account(&account).await?;
@@ -186,7 +194,7 @@ impl Tenants {
             }
         }
         let now_ms = self.store.now_ms();
-        kept.rows = self.kept_rows(tenant, now_ms).await?;
+        (kept.rows, kept.events_before_ms) = self.rows_between_events(tenant, now_ms).await?;
         let keys: Vec<Key> = periods(tenant, now_ms)
             .into_iter()
             .flat_map(|period| {
@@ -203,13 +211,33 @@ impl Tenants {
         Ok(kept)
     }
 
+    /// A tenant's rows, and the moment until which events are in them.
+    async fn rows_between_events(
+        &self,
+        tenant: &Tenant,
+        now_ms: u64,
+    ) -> Result<(Vec<KeptRow>, u64)> {
+        for _ in 0..ATTEMPTS {
+            let hold = self.hold_events(tenant.incarnation).await?;
+            let kept = self.kept_rows(tenant, now_ms).await;
+            let before_ms = self.let_go_of_events(hold).await?;
+            let kept = kept?;
+            if let Some(before_ms) = before_ms {
+                return Ok((kept, before_ms));
+            }
+        }
+        Err(Error::StoreUnavailable)
+    }
+
     /// A tenant's rows. Whatever is added to a minute is added to its hour and its day
     /// too, so that where a day has no row, nothing in it has.
     async fn kept_rows(&self, tenant: &Tenant, now_ms: u64) -> Result<Vec<KeptRow>> {
         let life = tenant.incarnation;
         let space = Space::meters(life);
         let mut kept = Vec::new();
-        let mut spans = vec![(0, now_ms)];
+        // Some events come from callers whose clocks are ahead.
+        let last_ms = now_ms.saturating_add(AHEAD_MS);
+        let mut spans = vec![(0, last_ms)];
         for unit in [Unit::Day, Unit::Hour, Unit::Minute] {
             // As many as it is kept, and the one that is not over.
             let oldest_ms = unit.start_ms(now_ms.saturating_sub((unit.kept() + 1) * unit.ms()));
@@ -218,7 +246,7 @@ impl Tenants {
                 .iter()
                 .flat_map(|(from, to)| {
                     let from = unit.start_ms((*from).max(oldest_ms));
-                    (from..=(*to).min(now_ms)).step_by(usize::try_from(unit.ms()).unwrap_or(1))
+                    (from..=(*to).min(last_ms)).step_by(usize::try_from(unit.ms()).unwrap_or(1))
                 })
                 .collect();
             let names: Vec<_> = starts.iter().map(|s| rows::point(life, unit, *s)).collect();
@@ -238,7 +266,7 @@ impl Tenants {
         }
         let last = tenant.segments.last().map_or(0, |segment| segment.number);
         let mut named = vec![(rows::levels(life), None)];
-        for period in periods(tenant, now_ms).into_iter().rev().take(PERIODS) {
+        for period in periods(tenant, last_ms).into_iter().rev().take(PERIODS) {
             let transfer_until_ms = period.end_ms() + Unit::Day.ms();
             named.push((rows::transfer(life, period), Some(transfer_until_ms)));
             let until_ms = Some(period.end_ms() + PERIOD_KEPT_MS);

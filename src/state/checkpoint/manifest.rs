@@ -14,8 +14,12 @@ use serde::{Deserialize, Serialize, de};
 use super::{Block, CheckpointId, ChunkKey, Component, Counts, Digested, Owner, Trouble, tail};
 use crate::error::Result;
 
-/// The format written.
-pub const FORMAT: u32 = 1;
+/// The greatest format that is read, and written where there are events in it: who knows
+/// only the first takes their records for damage.
+pub const FORMAT: u32 = 2;
+
+/// The format written where there are none.
+pub const WITHOUT_EVENTS: u32 = 1;
 
 /// Why a checkpoint was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

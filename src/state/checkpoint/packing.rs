@@ -110,7 +110,7 @@ impl Packer {
         for at in 0..parcel.loose.len() {
             self.block(parcel, at).await?;
         }
-        parcel.loose.clear();
+        parcel.loose = Vec::new();
         Ok(())
     }
 

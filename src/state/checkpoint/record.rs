@@ -30,14 +30,18 @@ pub enum Kind {
     Row,
     /// A setting: the path is its path; the value is JSON.
     Setting,
+    /// An event of RecordUsage that is counted in rows: the path is its id; it expires
+    /// when it is forgotten. Only in checkpoints of format 2.
+    Event,
 }
 
 impl Kind {
     /// The letter of a kind that is no table's.
-    const OTHERS: [(Self, u8); 3] = [
+    const OTHERS: [(Self, u8); 4] = [
         (Self::Meters, b'M'),
         (Self::Row, b'R'),
         (Self::Setting, b'S'),
+        (Self::Event, b'E'),
     ];
 
     fn letter(self) -> u8 {
@@ -47,6 +51,7 @@ impl Kind {
             Self::Meters => b'M',
             Self::Row => b'R',
             Self::Setting => b'S',
+            Self::Event => b'E',
         }
     }
 

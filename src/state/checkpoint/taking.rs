@@ -6,7 +6,11 @@
 //! restarted - the tenant is taken anew; one that cannot be is told of, and is not in
 //! the checkpoint. A tenant that is purged while the checkpoint is taken is not in it
 //! either: its key is gone before the manifest is written.
+//!
+//! Last comes one walk over the events of all of them that were counted already: those
+//! that are in the rows that were taken, and no others (see `tenant::event::counted`).
 
+mod events;
 mod group;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +33,9 @@ use crate::{
 
 /// Tenants that are taken together: as many as one walk can be about.
 const GROUP: usize = crate::store::MAX_PINS;
+
+/// Records that are no block yet may be so many bytes, over all tenants read together.
+const LOOSE_BYTES: usize = 32 << 20;
 
 /// Tenants listed at a time.
 const LISTED: usize = 1000;
@@ -69,9 +76,18 @@ pub(super) struct Taking<'a> {
     create_ms: u64,
     progress: &'a watch::Sender<Progress>,
     packer: Packer,
-    index: Vec<Held>,
+    taken: Vec<Taken>,
     missed: Vec<Missed>,
     keys_bytes: u64,
+    /// Events that were packed.
+    events: u64,
+}
+
+/// A tenant that was taken.
+struct Taken {
+    parcel: Parcel,
+    /// Events until then are in its rows; `None` where no rows were taken.
+    events_before_ms: Option<u64>,
 }
 
 impl<'a> Taking<'a> {
@@ -89,9 +105,10 @@ impl<'a> Taking<'a> {
             create_ms,
             progress,
             packer: Packer::new(vault.objects.clone(), id.clone()),
-            index: Vec::new(),
+            taken: Vec::new(),
             missed: Vec::new(),
             keys_bytes: 0,
+            events: 0,
         }
     }
 
@@ -106,6 +123,7 @@ impl<'a> Taking<'a> {
         for ids in ids.chunks(GROUP) {
             self.group(ids).await?;
         }
+        self.events().await?;
         self.packer.finish(&mut store).await?;
         self.progress
             .send_modify(|progress| progress.phase = "writing");
@@ -113,13 +131,15 @@ impl<'a> Taking<'a> {
         let (objects, id) = (&self.vault.objects, self.id);
 
         // Whoever was purged meanwhile may have had its key removed, or not yet.
-        let lives = self.index.iter().filter_map(|held| match held.owner {
+        let taken = self.taken.into_iter();
+        let taken: Vec<Held> = taken.map(|taken| taken.parcel.held).collect();
+        let lives = taken.iter().filter_map(|held| match held.owner {
             Owner::Store => None,
             Owner::Tenant(life) => Some((held.tenant_id.as_str(), life)),
         });
         let alive = self.vault.tenants.alive(lives).await?;
-        let mut index = Vec::with_capacity(self.index.len());
-        for held in self.index {
+        let mut index = Vec::with_capacity(taken.len());
+        for held in taken {
             if matches!(held.owner, Owner::Tenant(life) if alive.contains(&life)) {
                 index.push(held);
                 continue;
@@ -140,7 +160,10 @@ impl<'a> Taking<'a> {
             component::merge(&mut counts, &held.counts);
         }
         let manifest = Manifest {
-            format: manifest::FORMAT,
+            format: match self.events {
+                0 => manifest::WITHOUT_EVENTS,
+                _ => manifest::FORMAT,
+            },
             checkpoint_id: id.to_string(),
             cause: self.wanted.cause,
             create_ms: self.create_ms,

@@ -1,5 +1,5 @@
-//! Meters and rows of counters as records of a checkpoint. It does not know how either
-//! is written back.
+//! Meters, rows of counters, and the events counted in them, as records of a checkpoint.
+//! It does not know how any of them is written back.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{Damage, Kind, Record};
 use crate::{
     error::Result,
     store::{Meters, Opening, Reading, Row, Unit},
-    tenant::{KeptMeters, KeptRow, record},
+    tenant::{KeptMeters, KeptRow, event::counted::Counted, record},
 };
 
 /// Which of a tenant's spaces meters are of.
@@ -185,6 +185,27 @@ pub fn row(record: &Record) -> std::result::Result<Row, Damage> {
         .collect())
 }
 
+/// The record of an event that was counted.
+pub(super) fn of_event(counted: &Counted) -> Record {
+    Record {
+        kind: Kind::Event,
+        path: counted.event_id.clone(),
+        version: 0,
+        expire_ms: Some(counted.until_ms),
+        value: Bytes::new(),
+    }
+}
+
+/// The id of the event in a record of [`Kind::Event`], and until when it is remembered.
+///
+/// # Errors
+/// [`Damage`] where it tells no end.
+pub fn event(record: Record) -> std::result::Result<(Bytes, u64), Damage> {
+    let until_ms = record.expire_ms;
+    let until_ms = until_ms.ok_or_else(|| Damage::new("an event is remembered for ever"))?;
+    Ok((record.path, until_ms))
+}
+
 fn name(space: Metered) -> &'static str {
     match space {
         Metered::Cache => "cache",
@@ -249,6 +270,19 @@ mod tests {
         let record = of_row(&kept).unwrap();
         assert_eq!(row(&record).unwrap(), kept.row);
         assert_eq!((record.path, record.expire_ms), (kept.name, Some(4)));
+
+        let counted = Counted {
+            incarnation: Incarnation::random(),
+            event_id: Bytes::from_static(b"a:b"),
+            until_ms: 9,
+        };
+        let record = of_event(&counted);
+        assert_eq!(event(record.clone()).unwrap(), (counted.event_id, 9));
+        let endless = Record {
+            expire_ms: None,
+            ..record
+        };
+        event(endless).unwrap_err();
         for damaged in [b"{".as_slice(), b"[]", b"{\"a\":-1}"] {
             let record = Record {
                 kind: Kind::Row,

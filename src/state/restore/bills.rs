@@ -1,6 +1,8 @@
-//! What a tenant that comes back had used: its meters, rows and statements, brought
-//! where there are none, and never added to what is there. It does not know what any of
-//! it costs.
+//! What a tenant that comes back had used: its meters, rows, statements, and the events
+//! that are counted in rows, brought where there are none, and never added to what is
+//! there. It does not know what any of it costs.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
@@ -8,7 +10,7 @@ use super::{Restores, contents::Contents};
 use crate::{
     error::{Error, Result},
     state::checkpoint::{
-        ChunkKey, Component, Count, Held, Kind, Part, Record, Trouble,
+        ChunkKey, Component, Count, Damage, Held, Kind, Part, Record, Trouble,
         usage::{self, Metered},
     },
     store::{
@@ -45,36 +47,45 @@ impl Bills {
             records: Vec::new(),
             count: Count::default(),
         };
-        let damaged = |damage| Trouble::Damaged(damage).of(contents.reader.id(), Part::Index);
-        for record in contents.all(held, Component::Usage, key).await? {
-            bills.count.add(&record);
-            match record.kind {
-                Kind::Meters => {
-                    let of = usage::meters(&record).map_err(damaged)?;
-                    let heritage = match of.space {
-                        Metered::Cache => &mut bills.cache,
-                        Metered::Sessions => &mut bills.sessions,
-                    };
-                    let heritage = heritage.get_or_insert_default();
-                    heritage.expired = of.expired;
-                    match of.unit {
-                        Unit::Minute => heritage.minutes = of.meters,
-                        Unit::Hour => heritage.hours = of.meters,
-                        Unit::Day => heritage.days = of.meters,
-                    }
-                }
-                Kind::Row => {
-                    let row = usage::row(&record).map_err(damaged)?;
-                    bills.rows.push((record.path, row, record.expire_ms));
-                }
-                Kind::Table(table @ (Table::Statement | Table::Control)) => {
-                    let key = Key::new(table, record.path.clone());
-                    bills.records.push((key, record));
-                }
-                _ => {}
+        for number in chunks(held) {
+            let records = contents.records(number, (held, Component::Usage), key);
+            for record in records.await? {
+                bills.count.add(&record);
+                let taken = bills.take(record).map_err(Trouble::Damaged);
+                taken.map_err(|trouble| trouble.of(contents.reader.id(), Part::Chunk(number)))?;
             }
         }
         Ok(bills)
+    }
+
+    fn take(&mut self, record: Record) -> std::result::Result<(), Damage> {
+        match record.kind {
+            Kind::Meters => {
+                let of = usage::meters(&record)?;
+                let heritage = match of.space {
+                    Metered::Cache => &mut self.cache,
+                    Metered::Sessions => &mut self.sessions,
+                };
+                let heritage = heritage.get_or_insert_default();
+                heritage.expired = of.expired;
+                match of.unit {
+                    Unit::Minute => heritage.minutes = of.meters,
+                    Unit::Hour => heritage.hours = of.meters,
+                    Unit::Day => heritage.days = of.meters,
+                }
+            }
+            Kind::Row => {
+                let row = usage::row(&record)?;
+                self.rows.push((record.path, row, record.expire_ms));
+            }
+            Kind::Table(table @ (Table::Statement | Table::Control)) => {
+                let key = Key::new(table, record.path.clone());
+                self.records.push((key, record));
+            }
+            // Events may be many, and are read when they are brought.
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Whether nothing of it is there.
@@ -97,8 +108,33 @@ impl Bills {
         Ok(true)
     }
 
-    /// Brings rows and statements. May be repeated.
+    /// Brings events, then what they are counted in. May be repeated.
     pub(super) async fn bring(
+        &self,
+        tenants: &Tenants,
+        contents: &Contents<'_>,
+        (held, key): (&Held, &ChunkKey),
+        incarnation: Incarnation,
+    ) -> Result<()> {
+        for number in chunks(held) {
+            let mut events = Vec::new();
+            let records = contents.records(number, (held, Component::Usage), key);
+            for record in records.await? {
+                if record.kind == Kind::Event {
+                    let event = usage::event(record).map_err(Trouble::Damaged);
+                    let part = Part::Chunk(number);
+                    events.push(event.map_err(|trouble| trouble.of(contents.reader.id(), part))?);
+                }
+            }
+            tenants
+                .bring_counted(incarnation, events.into_iter())
+                .await?;
+        }
+        self.bring_rows(tenants, contents, incarnation).await
+    }
+
+    /// Brings rows and statements.
+    async fn bring_rows(
         &self,
         tenants: &Tenants,
         contents: &Contents<'_>,
@@ -161,6 +197,11 @@ impl Bills {
         }
         Ok(())
     }
+}
+
+/// The chunks that have something of its usage.
+fn chunks(held: &Held) -> BTreeSet<u32> {
+    held.chunks_of(&BTreeSet::from([Component::Usage]))
 }
 
 impl Restores {

@@ -177,9 +177,9 @@ impl Restores {
         let at = at.ok_or_else(|| Error::Internal("a restore is at no tenant".into()))?;
         let bills = if at.usage {
             let bills = Bills::of(work.contents, &work.step.held, key).await?;
-            bills
-                .bring(&self.tenants, work.contents, at.incarnation)
-                .await?;
+            let of = (&work.step.held, key);
+            let bring = bills.bring(&self.tenants, work.contents, of, at.incarnation);
+            held.during(bring).await?;
             Some(bills)
         } else {
             None

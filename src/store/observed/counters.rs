@@ -142,6 +142,6 @@ macro_rules! counted {
 }
 
 counted!(
-    read commit list usage meters tally rows lease audit reclaim pin pinned unpin changes notes
-    ping close
+    read commit list usage meters tally rows recall lease audit reclaim pin pinned unpin changes
+    notes ping close
 );

@@ -89,6 +89,11 @@ pub(super) fn once(space: &Space, name: &[u8]) -> Bytes {
     marked(space, b"e:", name)
 }
 
+/// What matches the names of tallies that begin so, in any space; it may match others.
+pub(super) fn remembered(prefix: &[u8]) -> Bytes {
+    [b"v1:{*}:e:", &pattern(prefix)[..]].concat().into()
+}
+
 /// The slots of a window (HASH).
 pub(super) fn window(space: &Space, name: &[u8]) -> Bytes {
     marked(space, b"v:", name)

@@ -140,7 +140,7 @@ impl Redis {
             .collect();
         let process = self.process(&hash).await?;
         walk.arrive(Server { address, process }, &here);
-        let own = self.own(pins, &here, &hash).await?;
+        let own = self.own(&slots(pins, &here), &hash).await?;
         for (at, own) in here.iter().zip(own) {
             if !own {
                 walk.lose(*at);
@@ -194,7 +194,7 @@ impl Redis {
             .collect();
         walk.stage = Stage::Keys(cursor);
         if cursor == 0 {
-            let own = self.own(page.pins, &here, &hash).await?;
+            let own = self.own(&slots(page.pins, &here), &hash).await?;
             for (at, own) in here.iter().zip(own) {
                 if !own {
                     walk.lose(*at);
@@ -247,6 +247,12 @@ impl Redis {
             .collect();
         Ok(())
     }
+}
+
+/// The slots of these pins.
+fn slots(pins: &[Pin], here: &[usize]) -> Vec<ClusterHash> {
+    let here = here.iter().filter_map(|at| pins.get(*at));
+    here.map(slot).collect()
 }
 
 /// The slot of a pinned space.

@@ -76,6 +76,7 @@ pub(super) struct Scripts {
     /// Refused at maxmemory before it begins: what is not counted is sent again.
     pub(super) tally: Script,
     pub(super) rows: Script,
+    pub(super) recall: Script,
     /// A window has its size; calls that only read need it at maxmemory too.
     pub(super) lease: Script,
     pub(super) meters: Script,
@@ -109,6 +110,7 @@ impl Scripts {
             sweep: Script::new("allow-oom", include_str!("sweep.lua")),
             tally: Script::new("", include_str!("tally.lua")),
             rows: Script::new("no-writes", include_str!("rows.lua")),
+            recall: Script::new("no-writes", include_str!("recall.lua")),
             lease: Script::new("allow-oom", include_str!("lease.lua")),
             meters: Script::new("no-writes", include_str!("meters.lua")),
             log: Script::new("allow-oom", include_str!("log.lua")),
@@ -139,7 +141,7 @@ impl Scripts {
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 19] {
+    pub(super) fn all(&self) -> [&Script; 20] {
         [
             &self.commit,
             &self.release,
@@ -151,6 +153,7 @@ impl Scripts {
             &self.sweep,
             &self.tally,
             &self.rows,
+            &self.recall,
             &self.lease,
             &self.meters,
             &self.log,

@@ -18,6 +18,7 @@ pub const NONE: Calls = Calls {
     meters: 0,
     tally: 0,
     rows: 0,
+    recall: 0,
     lease: 0,
     audit: 0,
     reclaim: 0,

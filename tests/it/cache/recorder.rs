@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Keep, Key, Lease, Leased,
-    Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed,
-    Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage, Watch, Watched,
+    Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Recall, Recalled,
+    Reclaim, Reclaimed, Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage, Watch,
+    Watched,
 };
 use tokio::sync::watch;
 
@@ -172,6 +173,10 @@ impl Store for Recorder {
 
     async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>> {
         self.store.rows(space, names).await
+    }
+
+    async fn recall(&self, recall: Recall) -> Result<Recalled> {
+        self.store.recall(recall).await
     }
 
     async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased> {

@@ -41,6 +41,7 @@ const NONE: Calls = Calls {
     meters: 0,
     tally: 0,
     rows: 0,
+    recall: 0,
     lease: 0,
     audit: 0,
     reclaim: 0,

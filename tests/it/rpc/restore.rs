@@ -5,6 +5,7 @@ mod away;
 mod carried;
 mod damaged;
 mod drill;
+mod events;
 mod killed;
 mod live;
 

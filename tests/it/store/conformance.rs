@@ -180,6 +180,10 @@ crate::store::on_every_backend!(cases, {
         large_counts_are_exact
         the_largest_tally_is_taken
         rows_end_when_they_are_said_to
+        names_that_are_remembered_are_recalled
+        names_are_recalled_beside_tallies
+        a_name_alone_is_remembered
+        misuse_of_recalls_is_named
         no_amount_is_lost_among_many
         exactly_the_limit_is_admitted_among_many
         misuse_of_tallies_adds_nothing;

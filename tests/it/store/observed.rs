@@ -8,8 +8,8 @@ use bytes::Bytes;
 use riptide_persistence::store::{
     Audit, Batch, Calls, Changes, Check, Commit, Counters, Cursor, Elapsed, Gauges, Handle, Health,
     Incarnation, Keep, Key, Lease, Leased, Meters, Notes, Observed, Page, Pin, PinnedPage, Pinning,
-    Position, Query, Read, Reclaim, Reclaimed, Result, Row, Space, Store, Table, Tallied, Tally,
-    Unit, Usage, Write, deadline, embedded::Embedded, with_deadline,
+    Position, Query, Read, Recall, Recalled, Reclaim, Reclaimed, Result, Row, Space, Store, Table,
+    Tallied, Tally, Unit, Usage, Write, deadline, embedded::Embedded, with_deadline,
 };
 use tokio::time::Instant;
 
@@ -40,6 +40,9 @@ impl Store for Stuck {
         pending().await
     }
     async fn rows(&self, _: &Space, _: &[Bytes]) -> Result<Vec<Row>> {
+        pending().await
+    }
+    async fn recall(&self, _: Recall) -> Result<Recalled> {
         pending().await
     }
     async fn lease(&self, _: &Space, _: Lease) -> Result<Leased> {
@@ -144,6 +147,12 @@ async fn every_call_is_counted_by_its_method() {
     store.meters(&space, Unit::Minute).await.unwrap();
     store.tally(&space, Tally::default()).await.unwrap();
     store.rows(&space, &[]).await.unwrap();
+    let recall = Recall {
+        spaces: vec![space.clone()],
+        limit: 1,
+        ..Recall::default()
+    };
+    store.recall(recall).await.unwrap();
     let lease = Lease {
         window: "w".into(),
         limit: 1,
@@ -179,6 +188,7 @@ async fn every_call_is_counted_by_its_method() {
         meters: 1,
         tally: 1,
         rows: 1,
+        recall: 1,
         lease: 1,
         audit: 1,
         reclaim: 1,

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use riptide_persistence::store::{
     Audit, Batch, Changes, Commit, Cursor, Error, Gauges, Handle, Health, Keep, Key, Lease, Leased,
-    Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Reclaim, Reclaimed,
-    Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage,
+    Meters, Notes, Page, Pin, PinnedPage, Pinning, Position, Query, Read, Recall, Recalled,
+    Reclaim, Reclaimed, Result, Row, Space, Store, Table, Tallied, Tally, Unit, Usage,
 };
 
 /// Lets so many commits through; then the store is gone.
@@ -75,6 +75,10 @@ impl Store for Cut {
 
     async fn rows(&self, space: &Space, names: &[Bytes]) -> Result<Vec<Row>> {
         self.alive()?.rows(space, names).await
+    }
+
+    async fn recall(&self, recall: Recall) -> Result<Recalled> {
+        self.alive()?.recall(recall).await
     }
 
     async fn lease(&self, space: &Space, lease: Lease) -> Result<Leased> {

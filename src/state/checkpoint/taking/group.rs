@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Taking, stored};
+use super::{LOOSE_BYTES, Taken, Taking, stored};
 use crate::{
     error::Result,
     state::checkpoint::{
@@ -27,13 +27,11 @@ const BUSY: Duration = Duration::from_secs(60);
 /// Tenants that the store is asked about at once.
 const ASKED: usize = 8;
 
-/// Records that are no block yet may be so many bytes, over all tenants of a group.
-const LOOSE_BYTES: usize = 32 << 20;
-
 /// A tenant that is being taken.
 struct Seat {
     registered: Registered,
     parcel: Parcel,
+    events_before_ms: Option<u64>,
     state: State,
 }
 
@@ -63,6 +61,7 @@ impl Taking<'_> {
             seats.push(Seat {
                 registered,
                 parcel: self.parcel(id, owner).await?,
+                events_before_ms: None,
                 state: State::Lost("it was not begun"),
             });
         }
@@ -106,7 +105,10 @@ impl Taking<'_> {
         match seat.state {
             State::Whole => {
                 self.packer.finish(&mut seat.parcel).await?;
-                self.index.push(seat.parcel.held);
+                self.taken.push(Taken {
+                    parcel: seat.parcel,
+                    events_before_ms: seat.events_before_ms,
+                });
             }
             State::Lost(why) => {
                 self.drop_key(&seat.parcel).await?;
@@ -127,7 +129,7 @@ impl Taking<'_> {
     }
 
     /// What was written of a tenant that is not in the checkpoint opens no more.
-    async fn drop_key(&self, parcel: &Parcel) -> Result<()> {
+    pub(super) async fn drop_key(&self, parcel: &Parcel) -> Result<()> {
         let part = Part::Key(parcel.held.owner);
         Ok(self.vault.objects.remove(self.id, part).await?)
     }
@@ -236,6 +238,7 @@ impl Taking<'_> {
                 }
             }
             let Some(usage) = usage else { continue };
+            seat.events_before_ms = Some(usage.events_before_ms);
             let cache = seat.registered.tenant.space();
             let mut records = Vec::new();
             for kept in &usage.meters {

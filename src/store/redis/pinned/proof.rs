@@ -49,7 +49,7 @@ impl Redis {
     }
 
     /// The name of the process that has this slot.
-    pub(super) async fn process(&self, hash: &ClusterHash) -> Result<String> {
+    pub(in super::super) async fn process(&self, hash: &ClusterHash) -> Result<String> {
         let section = [Bytes::from_static(b"server")];
         let info = self.pool.command("INFO", hash.clone(), &section).await;
         let info = reply::text(&info.map_err(Fault::of_read)?).unwrap_or_default();
@@ -59,22 +59,21 @@ impl Redis {
             .ok_or_else(|| fault::unavailable("it does not say which process it is"))
     }
 
-    /// Which of these pins' slots the server has to itself that has this slot.
-    pub(super) async fn own(
+    /// Which of these slots the server has to itself that has this slot.
+    pub(in super::super) async fn own(
         &self,
-        pins: &[Pin],
-        here: &[usize],
+        of: &[ClusterHash],
         hash: &ClusterHash,
     ) -> Result<Vec<bool>> {
         if !self.pool.is_clustered() {
-            return Ok(vec![true; here.len()]);
+            return Ok(vec![true; of.len()]);
         }
         let nodes = [Bytes::from_static(b"NODES")];
         let nodes = self.pool.command("CLUSTER", hash.clone(), &nodes).await;
         let nodes = reply::text(&nodes.map_err(Fault::of_read)?).unwrap_or_default();
         let slots = Slots::read(&nodes)?;
-        let own = here.iter().map(|at| match pins.get(*at).map(slot) {
-            Some(ClusterHash::Custom(slot)) => slots.contains(slot),
+        let own = of.iter().map(|slot| match slot {
+            ClusterHash::Custom(slot) => slots.contains(*slot),
             _ => false,
         });
         Ok(own.collect())

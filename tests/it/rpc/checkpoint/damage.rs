@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use riptide_persistence::{
     proto::v1::{Checkpoint, Component as Named, GetCheckpointRequest},
-    state::checkpoint::{CheckpointId, ChunkKey, Manifest, Owner},
+    state::checkpoint::{CheckpointId, ChunkKey, Manifest, Owner, manifest::FORMAT},
     tenant::Masters,
 };
 use rstest::rstest;
@@ -149,17 +149,19 @@ async fn a_later_format_is_told_apart(#[case] kind: Kind) {
     let key = ChunkKey::decode(&key, &Masters::default(), &id, Owner::Store).unwrap();
     let path = vault.part(id.as_str(), "manifest.json");
     let mut manifest = Manifest::decode(&fs::read(&path).unwrap(), &id, &key).unwrap();
-    manifest.format += 1;
+    let later = FORMAT + 1;
+    let format = std::mem::replace(&mut manifest.format, later);
     fs::write(&path, manifest.encode(&key).unwrap()).unwrap();
     let status = verify(&server, id.as_str()).await.unwrap_err();
     assert_eq!(reason(&status), "CHECKPOINT_INCOMPATIBLE");
-    assert!(status.message().contains("format 2"), "{status:?}");
+    let named = format!("format {later}");
+    assert!(status.message().contains(&named), "{status:?}");
     // It is listed all the same, with what is wrong.
     let listed = super::list(&server).await;
-    assert!(listed[0].problem.contains("format 2"), "{listed:?}");
+    assert!(listed[0].problem.contains(&named), "{listed:?}");
 
     // A count that is changed by whoever has no key is damage.
-    manifest.format -= 1;
+    manifest.format = format;
     manifest.tenants += 1;
     fs::write(&path, manifest.encode(&ChunkKey::draw()).unwrap()).unwrap();
     let told = verify(&server, id.as_str()).await.unwrap();

@@ -1,8 +1,11 @@
 //! Rows of counters: what is added once, what is refused, what is kept. It does
 //! not know what is counted.
 
+use std::collections::BTreeMap;
+
 use riptide_persistence::store::{
-    Add, Count, Error, MAX_COUNT, Once, Row, Stamp, Step, Tallied, Tally,
+    Add, Count, Cursor, Error, MAX_COUNT, METER_SPACES, Once, Recall, Row, Stamp, Step, Tallied,
+    Tally,
 };
 use tokio::task::JoinSet;
 
@@ -212,6 +215,179 @@ pub async fn what_was_told_once_adds_nothing_again(store: &Handle) {
     assert_eq!(added(store, &space, of("short", 40, None)).await, [[4]]);
     let still = of("event", 60_000, None);
     assert_eq!(tally(store, &space, still).await, Tallied::Duplicate);
+}
+
+/// All that is remembered so, with its ends, by place of the space and name.
+async fn recalled(
+    store: &Handle,
+    spaces: &[Space],
+    prefix: &'static [u8],
+    limit: usize,
+) -> BTreeMap<(usize, Bytes), u64> {
+    let mut found = BTreeMap::new();
+    let mut recall = Recall {
+        spaces: spaces.to_vec(),
+        prefix: Bytes::from_static(prefix),
+        after: None,
+        limit,
+    };
+    loop {
+        let page = store.recall(recall.clone()).await.unwrap();
+        assert!(page.lost.is_empty());
+        for name in page.names {
+            assert!(name.name.starts_with(prefix), "{name:?}");
+            found.insert((name.space, name.name), name.until_ms);
+        }
+        recall.after = page.next;
+        if recall.after.is_none() {
+            return found;
+        }
+    }
+}
+
+async fn tell(store: &Handle, space: &Space, name: &[u8], keep_ms: u64) {
+    let once = Once {
+        name: Bytes::copy_from_slice(name),
+        keep_ms,
+    };
+    let tally = Tally {
+        once: Some(once),
+        ..adds([add("r", [count("n", 1)])])
+    };
+    added(store, space, tally).await;
+}
+
+pub async fn names_that_are_remembered_are_recalled(store: &Handle) {
+    let spaces = [space(), space(), space(), space()];
+    let [one, other, gone, _] = &spaces;
+    let mut expected = BTreeMap::new();
+    for n in 0..70 {
+        let name = format!("event:{n}");
+        let keep_ms = 60_000 + n * 1000;
+        let told_ms = store.now_ms();
+        tell(store, one, name.as_bytes(), keep_ms).await;
+        expected.insert((0, Bytes::from(name)), told_ms + keep_ms);
+    }
+    for name in [&b"event:1"[..], b"event:", b"event:\0*?[}{:\\\r\n\xff"] {
+        let until_ms = store.now_ms() + 90_000;
+        tell(store, other, name, 90_000).await;
+        expected.insert((1, Bytes::copy_from_slice(name)), until_ms);
+    }
+    tell(store, one, b"eve", 60_000).await;
+    tell(store, one, b"other:1", 60_000).await;
+    tell(store, one, b"event:short", 40).await;
+    tell(store, gone, b"event:1", 60_000).await;
+    let remove = Batch {
+        step: Some(Step::Remove),
+        ..Batch::default()
+    };
+    applied(store, gone, remove).await;
+    // Neither a row nor a stamp is a name, nor is a record.
+    let row = Tally {
+        stamp: stamped("event:s", 1),
+        ..adds([add("event:r", [count("n", 1)])])
+    };
+    added(store, one, row).await;
+    write(store, one, Write::put(key(Table::Control, "event:c"), "v")).await;
+    wait_past(store, store.now_ms() + 40).await;
+
+    let found = recalled(store, &spaces, b"event:", 7).await;
+    let names = |of: &BTreeMap<(usize, Bytes), u64>| of.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&found), names(&expected));
+    for (name, until_ms) in &expected {
+        let end = found[name];
+        assert!(
+            end.abs_diff(*until_ms) < 5_000,
+            "{name:?}: {end} {until_ms}"
+        );
+    }
+    // What ends when stays so, whoever asks how.
+    assert_eq!(recalled(store, &spaces, b"event:", 1000).await, found);
+    let one_alone = recalled(store, &spaces[1..2], b"event:\0*", 1).await;
+    assert_eq!(one_alone.len(), 1);
+    assert_eq!(recalled(store, &spaces, b"", 1000).await.len(), 75);
+    assert_eq!(recalled(store, &spaces[3..], b"", 1).await.len(), 0);
+}
+
+pub async fn names_are_recalled_beside_tallies(store: &Handle) {
+    let space = space();
+    for n in 0..300 {
+        tell(store, &space, format!("event:{n}").as_bytes(), 600_000).await;
+    }
+    let beside = {
+        let (store, space) = (store.clone(), space.clone());
+        tokio::spawn(async move {
+            for n in 300..500 {
+                tell(&store, &space, format!("event:{n}").as_bytes(), 600_000).await;
+            }
+        })
+    };
+    while !beside.is_finished() {
+        let found = recalled(store, std::slice::from_ref(&space), b"event:", 10).await;
+        for n in 0..300 {
+            let name = Bytes::from(format!("event:{n}"));
+            assert!(found.contains_key(&(0, name)), "{n}");
+        }
+        tokio::task::yield_now().await;
+    }
+    beside.await.unwrap();
+    let found = recalled(store, std::slice::from_ref(&space), b"event:", 10).await;
+    assert_eq!(found.len(), 500);
+}
+
+pub async fn a_name_alone_is_remembered(store: &Handle) {
+    let space = space();
+    let alone = Tally {
+        once: once("event", 60_000),
+        ..Tally::default()
+    };
+    let nothing: Vec<Vec<u64>> = Vec::new();
+    assert_eq!(added(store, &space, alone.clone()).await, nothing);
+    assert_eq!(tally(store, &space, alone).await, Tallied::Duplicate);
+    let counting = Tally {
+        once: once("event", 60_000),
+        ..adds([add("r", [count("n", 1)])])
+    };
+    assert_eq!(tally(store, &space, counting).await, Tallied::Duplicate);
+    assert_eq!(row(store, &space, "r").await, []);
+    assert_eq!(recalled(store, &[space], b"ev", 1).await.len(), 1);
+}
+
+pub async fn misuse_of_recalls_is_named(store: &Handle) {
+    let one = space();
+    let good = Recall {
+        spaces: vec![one.clone()],
+        limit: 1,
+        ..Recall::default()
+    };
+    let of = |spaces| Recall {
+        spaces,
+        ..good.clone()
+    };
+    for misused in [
+        of(vec![]),
+        of(vec![one.clone(), space(), one]),
+        of((0..=METER_SPACES).map(|_| space()).collect()),
+        Recall {
+            limit: 0,
+            ..good.clone()
+        },
+        Recall {
+            limit: 1001,
+            ..good.clone()
+        },
+        Recall {
+            after: Some(Cursor(Bytes::from_static(b"x"))),
+            ..good.clone()
+        },
+    ] {
+        let result = store.recall(misused.clone()).await;
+        assert!(
+            matches!(result, Err(Error::Misuse(_))),
+            "{misused:?}: {result:?}"
+        );
+    }
+    store.recall(good).await.unwrap();
 }
 
 pub async fn a_record_that_must_be_absent_bars_a_tally(store: &Handle) {
