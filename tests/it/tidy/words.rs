@@ -97,5 +97,9 @@ fn documents() -> impl Iterator<Item = String> {
         "Makefile",
         "Cargo.toml",
     ];
-    roots.into_iter().map(str::to_owned).chain(files("docs"))
+    let docs = files("docs").into_iter();
+    roots
+        .into_iter()
+        .map(str::to_owned)
+        .chain(docs.filter(|path| !path.starts_with("docs/images/")))
 }
