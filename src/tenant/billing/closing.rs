@@ -213,7 +213,11 @@ impl Tenants {
         };
         let write = Write::put(closed_key(period), record::encode(&closed)?).when(Check::Absent);
         if let Commit::Applied(_) = self.store.commit(&registry, Batch::of([write])).await? {
-            tracing::info!(%period, statements = closed.statements, "closed a billing period");
+            // A new store closes a year of periods in which there was nobody.
+            match closed.statements {
+                0 => tracing::debug!(%period, "closed a billing period without statements"),
+                statements => tracing::info!(%period, statements, "closed a billing period"),
+            }
         }
         Ok(Closing::Done)
     }

@@ -4,7 +4,7 @@
 //! A copy is exact where both tell of the same events: one that is in the rows and not
 //! among the names counts again when it is repeated, one that is among the names and not
 //! in the rows never counts. Rows are read in many steps, and names by a walk that takes
-//! longer still. So events are held up while the rows are read ([`rows::copying`]), the
+//! longer still. So events are held up while the rows are read (`rows::copying`), the
 //! moment is noted, and of the names that are found later those are left out that were
 //! counted after it. All of that is by the store's clock in the tenant's meter space: it
 //! holds as long as that is not set back while the rows are read.
