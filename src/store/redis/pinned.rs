@@ -22,16 +22,12 @@ use self::{
     walk::{Found, Server, Stage, Walk},
 };
 use super::{
-    Redis,
-    fault::{self, Fault},
-    keys,
+    Redis, keys,
     pins::{id, number},
     reply,
 };
 use crate::store::{Cursor, Pin, PinnedPage, Result, Table, misuse};
 
-/// Keys that one SCAN looks at: about a tenth of a millisecond.
-const COUNT: u64 = 128;
 /// SCANs and pieces of lists of one call, at most.
 const STEPS: usize = 64;
 /// Records asked for at once, and places of a list looked at.
@@ -165,30 +161,15 @@ impl Redis {
             [_] => keys::pattern(&keys::all(&pin.space)),
             _ => Bytes::from_static(ALL),
         };
-        let args = [
-            number(cursor),
-            Bytes::from_static(b"MATCH"),
-            pattern,
-            Bytes::from_static(b"COUNT"),
-            number(COUNT),
-        ];
         let hash = slot(pin);
-        let before = self.pool.link()?.place(&hash);
-        let answer = self.pool.command("SCAN", hash.clone(), &args).await;
-        let mut parts = reply::array(answer.map_err(Fault::of_read)?)?.into_iter();
-        if self.pool.link()?.place(&hash) != before {
-            // The answer may be another server's, and its place with it.
+        let address = self.pool.link()?.place(&hash);
+        let found = self.scan_at((&hash, &address), cursor, pattern).await?;
+        let Some((cursor, names)) = found else {
             here.iter().for_each(|at| walk.lose(*at));
             return Ok(());
-        }
-        let cursor: u64 = parts
-            .next()
-            .and_then(|cursor| reply::text(&cursor)?.parse().ok())
-            .ok_or_else(|| fault::corrupt("SCAN answered no cursor"))?;
-        let names = parts.next().map(reply::array).transpose()?;
-        let names = names.unwrap_or_default().into_iter();
+        };
         walk.pending = names
-            .filter_map(reply::bulk)
+            .into_iter()
             .filter(|name| page.key(name).is_some_and(|(at, _)| here.contains(&at)))
             .map(|name| Found { name, place: None })
             .collect();

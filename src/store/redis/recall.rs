@@ -9,18 +9,9 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fred::types::{ClusterHash, Resp3Frame};
 
-use super::{
-    Redis,
-    fault::{self, Fault},
-    keys,
-    pins::number,
-    reply,
-    scan::CHUNK,
-};
+use super::{Redis, fault, keys, reply, scan::CHUNK};
 use crate::store::{Cursor, Recall, Recalled, Remembered, Result, Space, misuse};
 
-/// Keys that one SCAN looks at: about a tenth of a millisecond.
-const COUNT: u64 = 128;
 /// SCANs of one call, at most.
 const STEPS: usize = 64;
 
@@ -186,34 +177,13 @@ impl Redis {
         hash: ClusterHash,
         names: &mut Vec<Remembered>,
     ) -> Result<()> {
-        let args = [
-            number(walk.cursor),
-            Bytes::from_static(b"MATCH"),
-            keys::remembered(&recall.prefix),
-            Bytes::from_static(b"COUNT"),
-            number(COUNT),
-        ];
-        if self.pool.link()?.place(&hash) != walk.address {
+        let server = (&hash, &*walk.address);
+        let pattern = keys::remembered(&recall.prefix);
+        let Some((cursor, found)) = self.scan_at(server, walk.cursor, pattern).await? else {
             walk.lose();
             return Ok(());
-        }
-        let answer = self.pool.command("SCAN", hash.clone(), &args).await;
-        let mut parts = reply::array(answer.map_err(Fault::of_read)?)?.into_iter();
-        if self.pool.link()?.place(&hash) != walk.address {
-            // The answer may be another server's, and its place with it.
-            walk.lose();
-            return Ok(());
-        }
-        walk.cursor = parts
-            .next()
-            .and_then(|cursor| reply::text(&cursor)?.parse().ok())
-            .ok_or_else(|| fault::corrupt("SCAN answered no cursor"))?;
-        let found = parts.next().map(reply::array).transpose()?;
-        let found: Vec<Bytes> = found
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(reply::bulk)
-            .collect();
+        };
+        walk.cursor = cursor;
         for at in here {
             let Some(space) = recall.spaces.get(*at) else {
                 continue;

@@ -8,6 +8,7 @@ use super::{
     super::{
         Redis,
         fault::{self, Fault},
+        pins::number,
         reply,
         slots::Slots,
     },
@@ -15,6 +16,9 @@ use super::{
     walk::Walk,
 };
 use crate::store::{Pin, Result};
+
+/// Keys that one SCAN looks at: about a tenth of a millisecond.
+const COUNT: u64 = 128;
 
 impl Redis {
     /// Proves that the servers of the walk are the processes that they were; pins on
@@ -57,6 +61,39 @@ impl Redis {
             .find_map(|line| line.strip_prefix("run_id:"))
             .map(|name| name.trim().to_owned())
             .ok_or_else(|| fault::unavailable("it does not say which process it is"))
+    }
+
+    /// Those of some keys of a server that match, and where to go on: of the one at this
+    /// address, which has this slot. Nothing where the driver finds the slot elsewhere
+    /// before or after: then the answer may be another server's, and its place with it.
+    pub(in super::super) async fn scan_at(
+        &self,
+        (hash, address): (&ClusterHash, &str),
+        cursor: u64,
+        pattern: Bytes,
+    ) -> Result<Option<(u64, Vec<Bytes>)>> {
+        let args = [
+            number(cursor),
+            Bytes::from_static(b"MATCH"),
+            pattern,
+            Bytes::from_static(b"COUNT"),
+            number(COUNT),
+        ];
+        if self.pool.link()?.place(hash) != address {
+            return Ok(None);
+        }
+        let answer = self.pool.command("SCAN", hash.clone(), &args).await;
+        let mut parts = reply::array(answer.map_err(Fault::of_read)?)?.into_iter();
+        if self.pool.link()?.place(hash) != address {
+            return Ok(None);
+        }
+        let cursor = parts
+            .next()
+            .and_then(|cursor| reply::text(&cursor)?.parse().ok())
+            .ok_or_else(|| fault::corrupt("SCAN answered no cursor"))?;
+        let names = parts.next().map(reply::array).transpose()?;
+        let names = names.unwrap_or_default().into_iter();
+        Ok(Some((cursor, names.filter_map(reply::bulk).collect())))
     }
 
     /// Which of these slots the server has to itself that has this slot.
